@@ -1,0 +1,61 @@
+// Portable kernels: plain C++ that every compiler turns into the baseline vector instructions.
+#include "distance_kernels.hpp"
+
+namespace upvec::simd {
+namespace {
+
+// One partial sum per padded lane, so that the compiler may vectorise without reordering sums.
+constexpr std::size_t kLanes = kPadFloats;
+
+float sum_lanes(const float* lanes) {
+  float quarters[4];
+  for (std::size_t i = 0; i < 4; ++i) {
+    quarters[i] = (lanes[i] + lanes[i + 4]) + (lanes[i + 8] + lanes[i + 12]);
+  }
+  return (quarters[0] + quarters[1]) + (quarters[2] + quarters[3]);
+}
+
+// Never inlined: a second copy might be contracted into fused multiply-adds differently where the
+// baseline has them (aarch64), and the *_many form would lose the bits of the single form.
+[[gnu::noinline]] float l2(const float* a, const float* b, std::size_t padded_dim) {
+  float lanes[kLanes] = {};
+  for (std::size_t d = 0; d < padded_dim; d += kLanes) {
+    for (std::size_t i = 0; i < kLanes; ++i) {
+      const float difference = a[d + i] - b[d + i];
+      lanes[i] += difference * difference;
+    }
+  }
+  return sum_lanes(lanes);
+}
+
+[[gnu::noinline]] float dot(const float* a, const float* b, std::size_t padded_dim) {
+  float lanes[kLanes] = {};
+  for (std::size_t d = 0; d < padded_dim; d += kLanes) {
+    for (std::size_t i = 0; i < kLanes; ++i) {
+      lanes[i] += a[d + i] * b[d + i];
+    }
+  }
+  return sum_lanes(lanes);
+}
+
+void l2_many(const float* query, const float* const* vectors, std::size_t n, std::size_t padded_dim,
+             float* out) {
+  for (std::size_t i = 0; i < n; ++i) {
+    out[i] = l2(query, vectors[i], padded_dim);
+  }
+}
+
+void dot_many(const float* query, const float* const* vectors, std::size_t n,
+              std::size_t padded_dim, float* out) {
+  for (std::size_t i = 0; i < n; ++i) {
+    out[i] = dot(query, vectors[i], padded_dim);
+  }
+}
+
+constexpr DistanceKernels kTable{"scalar", l2, dot, l2_many, dot_many};
+
+}  // namespace
+
+constinit const DistanceKernels* const kScalarKernels = &kTable;
+
+}  // namespace upvec::simd

@@ -1,0 +1,15 @@
+# The C++ tests, one executable.
+
+find_path(DOCTEST_INCLUDE_DIR doctest/doctest.h)
+if(NOT DOCTEST_INCLUDE_DIR)
+  message(STATUS "upvec: doctest/doctest.h not found, the C++ tests are left out; "
+                 "on Debian and Ubuntu: apt-get install doctest-dev")
+  return()
+endif()
+
+file(GLOB UPVEC_TEST_SOURCES CONFIGURE_DEPENDS tests/cpp/*.cpp)
+add_executable(upvec_tests ${UPVEC_TEST_SOURCES})
+upvec_compile_as_our_own(upvec_tests)
+target_link_libraries(upvec_tests PRIVATE upvec::upvec)
+target_include_directories(upvec_tests SYSTEM PRIVATE ${DOCTEST_INCLUDE_DIR})
+add_test(NAME upvec_tests COMMAND upvec_tests)

@@ -12,6 +12,9 @@ namespace {
 constexpr std::size_t kLanes = 8;
 // Enough independent sums to hide most of the latency of a fused multiply-add.
 constexpr std::size_t kSums = 4;
+constexpr std::size_t kGroup = kSums * kLanes;
+// Vectors measured side by side in the *_many form, so that they share the loads of the query.
+constexpr std::size_t kTogether = 2;
 
 using Lanes = __m256;
 using Accumulate = Lanes (*)(Lanes sum, const float* a, const float* b);
@@ -31,31 +34,67 @@ float sum_lanes(Lanes lanes) {
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
-// Sum of kSums x kLanes partial sums; block i of the vector goes to partial sum i mod kSums.
+// Block i of a vector goes to partial sum i mod kSums.
+struct Sums {
+  Lanes first = _mm256_setzero_ps();
+  Lanes second = _mm256_setzero_ps();
+  Lanes third = _mm256_setzero_ps();
+  Lanes fourth = _mm256_setzero_ps();
+
+  [[nodiscard]] float total() const {
+    return sum_lanes(_mm256_add_ps(_mm256_add_ps(first, second), _mm256_add_ps(third, fourth)));
+  }
+};
+
+template <Accumulate accumulate>
+[[gnu::always_inline]] inline void add_blocks(Sums& sums, const float* a, const float* b) {
+  sums.first = accumulate(sums.first, a, b);
+  sums.second = accumulate(sums.second, a + kLanes, b + kLanes);
+  sums.third = accumulate(sums.third, a + 2 * kLanes, b + 2 * kLanes);
+  sums.fourth = accumulate(sums.fourth, a + 3 * kLanes, b + 3 * kLanes);
+}
+
+// The blocks, fewer than kSums, after the last whole group.
+template <Accumulate accumulate>
+[[gnu::always_inline]] inline void add_rest(Sums& sums, const float* a, const float* b,
+                                            std::size_t rest) {
+  if (rest > 0) {  // padding leaves exactly two blocks, if any
+    sums.first = accumulate(sums.first, a, b);
+    sums.second = accumulate(sums.second, a + kLanes, b + kLanes);
+  }
+}
+
 template <Accumulate accumulate>
 float accumulate_one(const float* a, const float* b, std::size_t padded_dim) {
-  Lanes sum0 = _mm256_setzero_ps();
-  Lanes sum1 = _mm256_setzero_ps();
-  Lanes sum2 = _mm256_setzero_ps();
-  Lanes sum3 = _mm256_setzero_ps();
+  Sums sums;
   std::size_t d = 0;
-  for (; d + kSums * kLanes <= padded_dim; d += kSums * kLanes) {
-    sum0 = accumulate(sum0, a + d, b + d);
-    sum1 = accumulate(sum1, a + d + kLanes, b + d + kLanes);
-    sum2 = accumulate(sum2, a + d + 2 * kLanes, b + d + 2 * kLanes);
-    sum3 = accumulate(sum3, a + d + 3 * kLanes, b + d + 3 * kLanes);
+  for (; d + kGroup <= padded_dim; d += kGroup) {
+    add_blocks<accumulate>(sums, a + d, b + d);
   }
-  if (d < padded_dim) {  // padding leaves exactly two blocks, if any
-    sum0 = accumulate(sum0, a + d, b + d);
-    sum1 = accumulate(sum1, a + d + kLanes, b + d + kLanes);
-  }
-  return sum_lanes(_mm256_add_ps(_mm256_add_ps(sum0, sum1), _mm256_add_ps(sum2, sum3)));
+  add_rest<accumulate>(sums, a + d, b + d, padded_dim - d);
+  return sums.total();
 }
 
 template <Accumulate accumulate>
 void accumulate_many(const float* query, const float* const* vectors, std::size_t n,
                      std::size_t padded_dim, float* out) {
-  for (std::size_t i = 0; i < n; ++i) {
+  std::size_t i = 0;
+  for (; i + kTogether <= n; i += kTogether) {
+    const float* const w = vectors[i + 0];
+    const float* const x = vectors[i + 1];
+    Sums sums_w;
+    Sums sums_x;
+    std::size_t d = 0;
+    for (; d + kGroup <= padded_dim; d += kGroup) {
+      add_blocks<accumulate>(sums_w, query + d, w + d);
+      add_blocks<accumulate>(sums_x, query + d, x + d);
+    }
+    add_rest<accumulate>(sums_w, query + d, w + d, padded_dim - d);
+    add_rest<accumulate>(sums_x, query + d, x + d, padded_dim - d);
+    out[i + 0] = sums_w.total();
+    out[i + 1] = sums_x.total();
+  }
+  for (; i < n; ++i) {
     out[i] = accumulate_one<accumulate>(query, vectors[i], padded_dim);
   }
 }

@@ -12,6 +12,9 @@ namespace {
 constexpr std::size_t kLanes = 4;
 // Enough independent sums to hide most of the latency of a fused multiply-add.
 constexpr std::size_t kSums = 4;
+constexpr std::size_t kGroup = kSums * kLanes;
+// Vectors measured side by side in the *_many form, so that they share the loads of the query.
+constexpr std::size_t kTogether = 4;
 
 using Lanes = float32x4_t;
 using Accumulate = Lanes (*)(Lanes sum, const float* a, const float* b);
@@ -27,27 +30,61 @@ Lanes add_product(Lanes sum, const float* a, const float* b) {
 
 float sum_lanes(Lanes lanes) { return vaddvq_f32(lanes); }
 
-// Sum of kSums x kLanes partial sums; block i of the vector goes to partial sum i mod kSums.
+// Block i of a vector goes to partial sum i mod kSums.
+struct Sums {
+  Lanes first = vdupq_n_f32(0.0F);
+  Lanes second = vdupq_n_f32(0.0F);
+  Lanes third = vdupq_n_f32(0.0F);
+  Lanes fourth = vdupq_n_f32(0.0F);
+
+  [[nodiscard]] float total() const {
+    return sum_lanes(vaddq_f32(vaddq_f32(first, second), vaddq_f32(third, fourth)));
+  }
+};
+
+template <Accumulate accumulate>
+[[gnu::always_inline]] inline void add_blocks(Sums& sums, const float* a, const float* b) {
+  sums.first = accumulate(sums.first, a, b);
+  sums.second = accumulate(sums.second, a + kLanes, b + kLanes);
+  sums.third = accumulate(sums.third, a + 2 * kLanes, b + 2 * kLanes);
+  sums.fourth = accumulate(sums.fourth, a + 3 * kLanes, b + 3 * kLanes);
+}
+
 template <Accumulate accumulate>
 float accumulate_one(const float* a, const float* b, std::size_t padded_dim) {
-  Lanes sum0 = vdupq_n_f32(0.0F);
-  Lanes sum1 = vdupq_n_f32(0.0F);
-  Lanes sum2 = vdupq_n_f32(0.0F);
-  Lanes sum3 = vdupq_n_f32(0.0F);
-  static_assert(kPadFloats == kSums * kLanes);  // so nothing is left over
-  for (std::size_t d = 0; d < padded_dim; d += kSums * kLanes) {
-    sum0 = accumulate(sum0, a + d, b + d);
-    sum1 = accumulate(sum1, a + d + kLanes, b + d + kLanes);
-    sum2 = accumulate(sum2, a + d + 2 * kLanes, b + d + 2 * kLanes);
-    sum3 = accumulate(sum3, a + d + 3 * kLanes, b + d + 3 * kLanes);
+  static_assert(kPadFloats == kGroup);  // so nothing is left over
+  Sums sums;
+  for (std::size_t d = 0; d < padded_dim; d += kGroup) {
+    add_blocks<accumulate>(sums, a + d, b + d);
   }
-  return sum_lanes(vaddq_f32(vaddq_f32(sum0, sum1), vaddq_f32(sum2, sum3)));
+  return sums.total();
 }
 
 template <Accumulate accumulate>
 void accumulate_many(const float* query, const float* const* vectors, std::size_t n,
                      std::size_t padded_dim, float* out) {
-  for (std::size_t i = 0; i < n; ++i) {
+  std::size_t i = 0;
+  for (; i + kTogether <= n; i += kTogether) {
+    const float* const w = vectors[i + 0];
+    const float* const x = vectors[i + 1];
+    const float* const y = vectors[i + 2];
+    const float* const z = vectors[i + 3];
+    Sums sums_w;
+    Sums sums_x;
+    Sums sums_y;
+    Sums sums_z;
+    for (std::size_t d = 0; d < padded_dim; d += kGroup) {
+      add_blocks<accumulate>(sums_w, query + d, w + d);
+      add_blocks<accumulate>(sums_x, query + d, x + d);
+      add_blocks<accumulate>(sums_y, query + d, y + d);
+      add_blocks<accumulate>(sums_z, query + d, z + d);
+    }
+    out[i + 0] = sums_w.total();
+    out[i + 1] = sums_x.total();
+    out[i + 2] = sums_y.total();
+    out[i + 3] = sums_z.total();
+  }
+  for (; i < n; ++i) {
     out[i] = accumulate_one<accumulate>(query, vectors[i], padded_dim);
   }
 }

@@ -1,6 +1,15 @@
 // Portable kernels: plain C++ that every compiler turns into the baseline vector instructions.
 #include "distance_kernels.hpp"
 
+// clang 14 unrolls the loop over lanes before it looks for vectors, and then finds none: 145 ns
+// for 384 dimensions instead of 36.
+#if defined(__clang__)
+#define UPVEC_LANES_LOOP \
+  _Pragma("clang loop vectorize(assume_safety) vectorize_width(4) unroll(disable)")
+#else
+#define UPVEC_LANES_LOOP
+#endif
+
 namespace upvec::simd {
 namespace {
 
@@ -20,6 +29,7 @@ float sum_lanes(const float* lanes) {
 [[gnu::noinline]] float l2(const float* a, const float* b, std::size_t padded_dim) {
   float lanes[kLanes] = {};
   for (std::size_t d = 0; d < padded_dim; d += kLanes) {
+    UPVEC_LANES_LOOP
     for (std::size_t i = 0; i < kLanes; ++i) {
       const float difference = a[d + i] - b[d + i];
       lanes[i] += difference * difference;
@@ -31,6 +41,7 @@ float sum_lanes(const float* lanes) {
 [[gnu::noinline]] float dot(const float* a, const float* b, std::size_t padded_dim) {
   float lanes[kLanes] = {};
   for (std::size_t d = 0; d < padded_dim; d += kLanes) {
+    UPVEC_LANES_LOOP
     for (std::size_t i = 0; i < kLanes; ++i) {
       lanes[i] += a[d + i] * b[d + i];
     }

@@ -38,27 +38,21 @@ target_include_directories(upvec PUBLIC
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/cpp/include> $<INSTALL_INTERFACE:include>)
 target_link_libraries(upvec PUBLIC Threads::Threads)
 
-# Compiled everywhere, with the flags of the baseline.
-set(UPVEC_KERNEL_FLAGS_scalar "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
-  set(UPVEC_KERNEL_FLAGS_avx2 -mavx2 -mfma)
-  set(UPVEC_KERNEL_FLAGS_avx512
-      -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma)
+  set(UPVEC_FLAGS_avx2 -mavx2 -mfma)
+  set(UPVEC_FLAGS_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
     # GCC's own AVX-512 headers draw these warnings up to version 12 (its bug 105593).
-    list(APPEND UPVEC_KERNEL_FLAGS_avx512 -Wno-uninitialized -Wno-maybe-uninitialized)
+    list(APPEND UPVEC_FLAGS_avx512 -Wno-uninitialized -Wno-maybe-uninitialized)
   endif()
-elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
-  set(UPVEC_KERNEL_FLAGS_neon "")
 endif()
 
-# cpp/src/simd/distance_<set>.cpp; a set without flags above is of another processor, and left out.
+# distance_<set>.cpp. Those of another processor get no flags, and say in the function table that
+# they are not there.
 foreach(source IN LISTS UPVEC_KERNELS)
   string(REGEX REPLACE ".*/distance_(.*)\\.cpp$" "\\1" set "${source}")
-  if(DEFINED UPVEC_KERNEL_FLAGS_${set})
-    add_library(upvec_${set} OBJECT ${source})
-    upvec_compile_as_our_own(upvec_${set})
-    target_compile_options(upvec_${set} PRIVATE ${UPVEC_KERNEL_FLAGS_${set}})
-    target_sources(upvec PRIVATE $<TARGET_OBJECTS:upvec_${set}>)
-  endif()
+  add_library(upvec_${set} OBJECT ${source})
+  upvec_compile_as_our_own(upvec_${set})
+  target_compile_options(upvec_${set} PRIVATE ${UPVEC_FLAGS_${set}})
+  target_sources(upvec PRIVATE $<TARGET_OBJECTS:upvec_${set}>)
 endforeach()

@@ -12,7 +12,7 @@ constexpr std::size_t kCacheLineBytes = 64;
 
 [[gnu::always_inline]] inline void prefetch(const void* address) noexcept {
 #if defined(__x86_64__) || defined(__i386__)
-  asm volatile("prefetcht0 %0" : : "m"(*static_cast<const char*>(address)));
+  asm volatile("prefetcht0 (%0)" : : "r"(address));
 #elif defined(__aarch64__)
   asm volatile("prfm pldl1keep, [%0]" : : "r"(address));
 #else

@@ -1,0 +1,306 @@
+#include "key_index.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <shared_mutex>
+#include <string>
+
+#include "simd/prefetch.hpp"
+#include "upvec/error.hpp"
+
+namespace upvec {
+namespace {
+
+constexpr std::size_t kMinCapacity = 8;
+constexpr std::size_t kMaxCapacity = std::size_t{1} << 32;
+constexpr std::size_t kMaxStringBytes = 0xffffffff;
+
+// The bytes of the string follow the record.
+struct Record {
+  std::uint32_t length;
+};
+
+Record* record_of(StoredKey key) noexcept {
+  // The address was stored as an integer by store().
+  return reinterpret_cast<Record*>(static_cast<std::uintptr_t>(key));  // NOLINT
+}
+
+std::size_t record_bytes(std::size_t length) noexcept { return sizeof(Record) + length; }
+
+// Three quarters: linear probing then looks at 2.5 entries for a key that is there, 8.5 for one
+// that is not, four of them to a cache line.
+bool is_full(std::size_t used, std::size_t capacity) noexcept { return used * 4 >= capacity * 3; }
+
+std::uint32_t tag_of(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash); }
+
+bool equal_bytes(std::string_view a, std::string_view b) noexcept {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
+}
+
+}  // namespace
+
+std::string_view KeyIndex::string_of(StoredKey key) noexcept {
+  const Record* const record = record_of(key);
+  return {reinterpret_cast<const char*>(record + 1), record->length};
+}
+
+void KeyIndex::FreeEntries::operator()(Entry* entries) const noexcept {
+  ::operator delete (entries, std::align_val_t{simd::kCacheLineBytes});
+}
+
+std::size_t KeyIndex::Stripe::capacity() const noexcept {
+  return entries.load(std::memory_order_relaxed) == nullptr
+             ? 0
+             : std::size_t{mask.load(std::memory_order_relaxed)} + 1;
+}
+
+KeyIndex::KeyIndex(KeyType type, std::uint64_t seed)
+    : type_(type), hash_(seed), stripes_(std::make_unique<Stripe[]>(kStripes)) {}
+
+KeyIndex::~KeyIndex() {
+  for_each([this](StoredKey key, std::uint32_t) { release(key); });
+  for (std::size_t s = 0; s < kStripes; ++s) {
+    FreeEntries()(stripes_[s].entries.load(std::memory_order_relaxed));
+  }
+}
+
+std::size_t KeyIndex::bytes() const noexcept {
+  return sizeof(*this) + kStripes * sizeof(Stripe) + entry_bytes_.load(std::memory_order_relaxed) +
+         record_bytes_.load(std::memory_order_relaxed);
+}
+
+std::uint64_t KeyIndex::hash(const KeySpan& keys, std::size_t i) const noexcept {
+  assert(keys.type() == type_);
+  assert(i < keys.size());
+  return type_ == KeyType::kInt64 ? hash_(keys.int_at(i)) : hash_(keys.string_at(i));
+}
+
+KeyIndex::Entries KeyIndex::allocate(std::size_t capacity) {
+  if (capacity > kMaxCapacity) {
+    throw Error(ErrorCode::kLimit, "a stripe of a key index would exceed 2^32 entries");
+  }
+  void* const memory =
+      ::operator new (capacity * sizeof(Entry), std::align_val_t{simd::kCacheLineBytes});
+  Entries entries(static_cast<Entry*>(memory));
+  std::uninitialized_fill_n(entries.get(), capacity, Entry{StoredKey{}, kNoValue, 0});
+  return entries;
+}
+
+// Into a table that has a free entry and not this key.
+void KeyIndex::place(Entry* entries, std::uint32_t mask, const Entry& entry) noexcept {
+  std::uint32_t at = entry.tag & mask;
+  while (entries[at].value != kNoValue) {
+    at = (at + 1) & mask;
+  }
+  entries[at] = entry;
+}
+
+template <class Matches>
+KeyIndex::Entry* KeyIndex::lookup(const Stripe& stripe, std::uint32_t tag,
+                                  const Matches& matches) noexcept {
+  Entry* const entries = stripe.entries.load(std::memory_order_relaxed);
+  if (entries == nullptr) {
+    return nullptr;
+  }
+  const std::uint32_t mask = stripe.mask.load(std::memory_order_relaxed);
+  for (std::uint32_t at = tag & mask; entries[at].value != kNoValue; at = (at + 1) & mask) {
+    if (matches(entries[at])) {
+      return entries + at;
+    }
+  }
+  return nullptr;
+}
+
+KeyIndex::Entry* KeyIndex::lookup(const Stripe& stripe, std::uint64_t hash, const KeySpan& keys,
+                                  std::size_t i) const noexcept {
+  const std::uint32_t tag = tag_of(hash);
+  if (type_ == KeyType::kInt64) {
+    const StoredKey wanted{static_cast<std::uint64_t>(keys.int_at(i))};
+    return lookup(stripe, tag, [wanted](const Entry& entry) { return entry.key == wanted; });
+  }
+  const std::string_view wanted = keys.string_at(i);
+  return lookup(stripe, tag, [wanted, tag](const Entry& entry) {
+    return entry.tag == tag && equal_bytes(string_of(entry.key), wanted);
+  });
+}
+
+void KeyIndex::prefetch_home(std::uint64_t hash) const noexcept {
+  const Stripe& stripe = stripe_of(hash);
+  // Without the lock these two may belong to different tables; a prefetch of a wrong address is
+  // harmless.
+  const std::uint32_t mask = stripe.mask.load(std::memory_order_relaxed);
+  const Entry* const entries = stripe.entries.load(std::memory_order_relaxed);
+  const auto address = reinterpret_cast<std::uintptr_t>(entries) +
+                       std::uintptr_t{tag_of(hash) & mask} * sizeof(Entry);
+  simd::prefetch(reinterpret_cast<const void*>(address));  // NOLINT: never dereferenced
+}
+
+void KeyIndex::prefetch(const KeySpan& keys, std::size_t i) const noexcept {
+  prefetch_home(hash(keys, i));
+}
+
+std::uint32_t KeyIndex::find_hashed(std::uint64_t hash, const KeySpan& keys,
+                                    std::size_t i) const noexcept {
+  const Stripe& stripe = stripe_of(hash);
+  const std::shared_lock<SpinRwLock> guard(stripe.lock);
+  const Entry* const entry = lookup(stripe, hash, keys, i);
+  return entry == nullptr ? kNoValue : entry->value;
+}
+
+std::uint32_t KeyIndex::find_one(const KeySpan& keys, std::size_t i) const noexcept {
+  return find_hashed(hash(keys, i), keys, i);
+}
+
+void KeyIndex::find(const KeySpan& keys, std::span<std::uint32_t> out) const noexcept {
+  assert(out.size() == keys.size());
+  constexpr std::size_t kBlock = 64;
+  std::uint64_t hashes[kBlock];
+  for (std::size_t first = 0; first < keys.size(); first += kBlock) {
+    const std::size_t count = std::min(kBlock, keys.size() - first);
+    for (std::size_t b = 0; b < count; ++b) {
+      hashes[b] = hash(keys, first + b);
+      prefetch_home(hashes[b]);
+    }
+    for (std::size_t b = 0; b < count; ++b) {
+      out[first + b] = find_hashed(hashes[b], keys, first + b);
+    }
+  }
+}
+
+StoredKey KeyIndex::store(const KeySpan& keys, std::size_t i) {
+  if (type_ == KeyType::kInt64) {
+    return StoredKey{static_cast<std::uint64_t>(keys.int_at(i))};
+  }
+  const std::string_view bytes = keys.string_at(i);
+  if (bytes.size() > kMaxStringBytes) {
+    throw Error(ErrorCode::kLimit, "a key of " + std::to_string(bytes.size()) + " bytes; at most " +
+                                       std::to_string(kMaxStringBytes));
+  }
+  void* const memory = std::malloc(record_bytes(bytes.size()));
+  if (memory == nullptr) {
+    throw std::bad_alloc();
+  }
+  Record* const record = new (memory) Record{static_cast<std::uint32_t>(bytes.size())};
+  if (!bytes.empty()) {
+    std::memcpy(record + 1, bytes.data(), bytes.size());
+  }
+  record_bytes_.fetch_add(record_bytes(bytes.size()), std::memory_order_relaxed);
+  return StoredKey{reinterpret_cast<std::uintptr_t>(record)};
+}
+
+void KeyIndex::release(StoredKey key) noexcept {
+  if (type_ == KeyType::kInt64) {
+    return;
+  }
+  record_bytes_.fetch_sub(record_bytes(record_of(key)->length), std::memory_order_relaxed);
+  std::free(record_of(key));
+}
+
+// The new table is filled beside the old one, so finders wait for the swap of a pointer only.
+void KeyIndex::grow(Stripe& stripe, std::size_t capacity) {
+  Entries fresh = allocate(capacity);
+  const auto mask = static_cast<std::uint32_t>(capacity - 1);
+  Entry* const old = stripe.entries.load(std::memory_order_relaxed);
+  const std::size_t old_capacity = stripe.capacity();
+  for (std::size_t e = 0; e < old_capacity; ++e) {
+    if (old[e].value != kNoValue) {
+      place(fresh.get(), mask, old[e]);
+    }
+  }
+  {
+    const std::scoped_lock guard(stripe.lock);
+    stripe.entries.store(fresh.release(), std::memory_order_relaxed);
+    stripe.mask.store(mask, std::memory_order_relaxed);
+  }
+  FreeEntries()(old);
+  entry_bytes_.fetch_add((capacity - old_capacity) * sizeof(Entry), std::memory_order_relaxed);
+}
+
+StoredKey KeyIndex::assign(const KeySpan& keys, std::size_t i, std::uint32_t value) {
+  assert(value != kNoValue);
+  const std::uint64_t key_hash = hash(keys, i);
+  Stripe& stripe = stripe_of(key_hash);
+  if (Entry* const entry = lookup(stripe, key_hash, keys, i)) {
+    const std::scoped_lock guard(stripe.lock);
+    entry->value = value;
+    return entry->key;
+  }
+  // What can throw comes before what changes.
+  if (is_full(stripe.used, stripe.capacity())) {
+    grow(stripe, std::max(kMinCapacity, stripe.capacity() * 2));
+  }
+  const StoredKey key = store(keys, i);
+  {
+    const std::scoped_lock guard(stripe.lock);
+    place(stripe.entries.load(std::memory_order_relaxed),
+          stripe.mask.load(std::memory_order_relaxed), Entry{key, value, tag_of(key_hash)});
+  }
+  ++stripe.used;
+  size_.fetch_add(1, std::memory_order_relaxed);
+  return key;
+}
+
+// Closes the gap by moving back the entries that may stand nearer to their home.
+void KeyIndex::remove(Stripe& stripe, Entry* entry) noexcept {
+  Entry* const entries = stripe.entries.load(std::memory_order_relaxed);
+  const std::uint32_t mask = stripe.mask.load(std::memory_order_relaxed);
+  auto gap = static_cast<std::uint32_t>(entry - entries);
+  {
+    const std::scoped_lock guard(stripe.lock);
+    for (std::uint32_t at = (gap + 1) & mask; entries[at].value != kNoValue; at = (at + 1) & mask) {
+      const std::uint32_t home = entries[at].tag & mask;
+      if (((at - home) & mask) >= ((at - gap) & mask)) {
+        entries[gap] = entries[at];
+        gap = at;
+      }
+    }
+    entries[gap].value = kNoValue;
+  }
+  --stripe.used;
+  size_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+std::optional<StoredKey> KeyIndex::erase(const KeySpan& keys, std::size_t i) noexcept {
+  const std::uint64_t key_hash = hash(keys, i);
+  Stripe& stripe = stripe_of(key_hash);
+  Entry* const entry = lookup(stripe, key_hash, keys, i);
+  if (entry == nullptr) {
+    return std::nullopt;
+  }
+  const StoredKey key = entry->key;
+  remove(stripe, entry);
+  return key;
+}
+
+bool KeyIndex::erase(StoredKey key) noexcept {
+  const std::uint64_t key_hash =
+      type_ == KeyType::kInt64 ? hash_(int_of(key)) : hash_(string_of(key));
+  Stripe& stripe = stripe_of(key_hash);
+  Entry* const entry =
+      lookup(stripe, tag_of(key_hash), [key](const Entry& at) { return at.key == key; });
+  if (entry == nullptr) {
+    return false;
+  }
+  remove(stripe, entry);
+  return true;
+}
+
+void KeyIndex::reserve(std::size_t keys) {
+  // Hashes spread keys over stripes like dice: four standard deviations above the mean.
+  const double mean = static_cast<double>(keys) / kStripes;
+  const auto wanted = static_cast<std::size_t>(std::ceil(mean + 4 * std::sqrt(mean)));
+  const std::size_t capacity = std::max(kMinCapacity, std::bit_ceil(wanted * 4 / 3 + 1));
+  for (std::size_t s = 0; s < kStripes; ++s) {
+    if (stripes_[s].capacity() < capacity && keys > 0) {
+      grow(stripes_[s], capacity);
+    }
+  }
+}
+
+}  // namespace upvec

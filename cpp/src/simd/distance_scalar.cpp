@@ -2,7 +2,7 @@
 #include "distance_kernels.hpp"
 
 // clang 14 unrolls the loop over lanes before it looks for vectors, and then finds none: 145 ns
-// for 384 dimensions instead of 36.
+// for 384 dimensions instead of 72.
 #if defined(__clang__)
 #define UPVEC_LANES_LOOP \
   _Pragma("clang loop vectorize(assume_safety) vectorize_width(4) unroll(disable)")

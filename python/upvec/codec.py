@@ -49,14 +49,18 @@ Thread safety: functions only, no state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import CorruptionError
+
 __all__ = [
+    "Buffer",
     "ColumnEffect",
     "Effects",
     "Operation",
@@ -67,8 +71,37 @@ __all__ = [
     "encode_column",
 ]
 
-Int64Array = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+Int64Array: TypeAlias = NDArray[np.int64]
+BoolArray: TypeAlias = NDArray[np.bool_]
+
+FORMAT = 1
+MAX_RID = 2**32 - 2
+MAX_DIM = 1 << 20
+MAX_FIELD = 0xFFFF
+
+_TYPES = (
+    "int64",
+    "float64",
+    "timestamp",
+    "bool",
+    "string",
+    "json",
+    "bytes",
+    "list<int64>",
+    "list<float64>",
+    "list<string>",
+)
+_TAGS = {name: tag for tag, name in enumerate(_TYPES, start=1)}
+_NUMBERS = {"int64": "<i8", "float64": "<f8", "timestamp": "<M8[us]"}
+
+_HAS_OPERATION, _HAS_NOTES = 1, 2
+_HAS_ROWS, _HAS_NULLS, _NULLS_LEFT_OUT = 1, 2, 4
+
+# Below this, up to 7 bytes of padding cost more than the copy that they save.
+_ALIGN_FROM_BYTES = 256
+# How much larger than its bytes a reader may have to make an array of vectors.
+_MAX_GROWTH = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,3 +185,496 @@ class Effects:
     vectors: Mapping[int, VectorEffect] = field(default_factory=dict)
     op: Operation | None = None
     notes: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def encode(effects: Effects) -> list[Buffer]:
+    """Encode a commit as buffers to be written one after the other.
+
+    Large arrays are not copied: write the buffers before changing them.
+
+    Raises
+    ------
+    ValueError
+        If the effects contradict themselves, or a text is not valid Unicode.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> none = np.zeros(1, bool)
+    >>> logins = ColumnEffect(None, "int64", np.array([7]), none)
+    >>> effects = Effects(
+    ...     deleted=np.array([], np.int64),
+    ...     rids=np.array([3]),
+    ...     versions=np.array([1]),
+    ...     columns={0: logins},
+    ... )
+    >>> payload = b"".join(encode(effects))
+    >>> len(payload)
+    22
+    >>> decode(memoryview(payload)).columns[0].values
+    array([7])
+    """
+    out = _Writer()
+    flags = _HAS_OPERATION if effects.op is not None else 0
+    flags |= _HAS_NOTES if effects.notes else 0
+    out.bytes(bytes((FORMAT, flags)))
+    rows = len(effects.rids)
+    if len(effects.versions) != rows:
+        raise ValueError(f"{rows} rids but {len(effects.versions)} versions")
+    for name, rids in (("deleted", effects.deleted), ("rids", effects.rids)):
+        if len(rids) and int(rids.max()) > MAX_RID:
+            raise ValueError(f"{name}: rid {int(rids.max())} is beyond {MAX_RID}")
+        out.varint(len(rids))
+        out.packed(rids)
+    out.packed(effects.versions)
+    out.varint(len(effects.columns))
+    for number, column in effects.columns.items():
+        _write_column(out, number, column, rows)
+    out.varint(len(effects.vectors))
+    for number, vector in effects.vectors.items():
+        _write_vector(out, number, vector, rows)
+    if effects.op is not None:
+        out.sized(effects.op.writer.encode())
+        out.varint(effects.op.number)
+        out.sized(effects.op.result)
+    if effects.notes:
+        out.varint(len(effects.notes))
+        for name, value in effects.notes.items():
+            out.sized(name.encode())
+            out.sized(value)
+    return out.finish()
+
+
+def decode(payload: memoryview | bytes) -> Effects:
+    """Read what `encode` wrote.
+
+    Every size is checked against the bytes that remain before anything of that size is made.
+    Arrays may be read-only and share the memory of ``payload``.
+
+    Raises
+    ------
+    CorruptionError
+        With ``offset``, the first byte of ``payload`` that cannot be so.
+    """
+    source = _Reader(payload)
+    if (version := source.byte("format")) != FORMAT:
+        source.fail(f"payload format {version}; this build reads {FORMAT}", 1)
+    flags = source.byte("flags")
+    if flags & ~(_HAS_OPERATION | _HAS_NOTES):
+        source.fail(f"unknown payload flags {flags:#x}", 1)
+    deleted = source.rids("deleted rids")
+    rids = source.rids("rids")
+    rows = len(rids)
+    versions = source.packed(rows, "versions")
+    columns: dict[int, ColumnEffect] = {}
+    for _ in range(source.count("columns")):
+        number, column = _read_column(source, rows)
+        if number in columns:
+            source.fail(f"column {number} comes twice")
+        columns[number] = column
+    vectors: dict[int, VectorEffect] = {}
+    for _ in range(source.count("vectors")):
+        number, vector = _read_vector(source, rows)
+        if number in vectors:
+            source.fail(f"vector {number} comes twice")
+        vectors[number] = vector
+    op = None
+    if flags & _HAS_OPERATION:
+        writer = source.text("writer")
+        op_number = source.varint("operation number")
+        op = Operation(writer, op_number, bytes(source.sized("operation result")))
+    notes: dict[str, bytes] = {}
+    if flags & _HAS_NOTES:
+        for _ in range(source.count("notes")):
+            name = source.text("name of a note")
+            notes[name] = bytes(source.sized("note"))
+    source.end()
+    return Effects(deleted, rids, versions, columns, vectors, op, notes)
+
+
+def encode_column(number: int, column: ColumnEffect) -> list[Buffer]:
+    """Encode one column by itself, as a checkpoint stores it.
+
+    Layout: ``u8 format | varint rows | column`` (see the module). ``column.rows`` must be None.
+    """
+    if column.rows is not None:
+        raise ValueError("a column stored by itself has all its rows")
+    out = _Writer()
+    out.bytes(bytes((FORMAT,)))
+    out.varint(len(column.values))
+    _write_column(out, number, column, len(column.values))
+    return out.finish()
+
+
+def decode_column(data: memoryview | bytes) -> tuple[int, ColumnEffect]:
+    """Read what `encode_column` wrote: (field number, column).
+
+    Raises
+    ------
+    CorruptionError
+        With ``offset``, as `decode` does.
+    """
+    source = _Reader(data)
+    if (version := source.byte("format")) != FORMAT:
+        source.fail(f"column format {version}; this build reads {FORMAT}", 1)
+    rows = source.varint("rows")
+    if rows > 8 * len(source):  # the smallest type has one bit a row
+        source.fail(f"{rows} rows in {len(source)} bytes")
+    number, column = _read_column(source, rows)
+    source.end()
+    if column.rows is not None:
+        source.fail("a column stored by itself has all its rows")
+    return number, column
+
+
+class _Writer:
+    """Collects buffers: small pieces are joined, large arrays are passed on as they are."""
+
+    def __init__(self) -> None:
+        self._buffers: list[Buffer] = []
+        self._small = bytearray()
+        self._large_bytes = 0
+
+    def bytes(self, data: Buffer) -> None:
+        self._small += data
+
+    def varint(self, value: int) -> None:
+        if not 0 <= value < 2**64:
+            raise ValueError(f"{value} is not an unsigned 64-bit number")
+        while value >= 0x80:
+            self._small.append(value & 0x7F | 0x80)
+            value >>= 7
+        self._small.append(value)
+
+    def sized(self, data: Buffer) -> None:
+        self.varint(len(data))
+        self.raw(memoryview(data), align=False)
+
+    def raw(self, data: memoryview, *, align: bool = True) -> None:
+        if data.nbytes < _ALIGN_FROM_BYTES:
+            self._small += data
+            return
+        if align:
+            self._small += bytes(-(self._large_bytes + len(self._small)) % 8)
+        if self._small:
+            self._buffers.append(self._small)
+            self._large_bytes += len(self._small)
+            self._small = bytearray()
+        self._buffers.append(data)
+        self._large_bytes += data.nbytes
+
+    def array(self, values: NDArray[Any]) -> None:
+        self.raw(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data)
+
+    def packed(self, values: NDArray[Any], *, max_width: int = 8) -> None:
+        if len(values) == 0:
+            return
+        if values.dtype.kind == "i" and int(values.min()) < 0:
+            raise ValueError(f"{int(values.min())} where no negative number may be")
+        largest = int(values.max())
+        width = next(w for w in (1, 2, 4, 8) if largest < 1 << (8 * w))
+        if width > max_width:
+            raise ValueError(f"a value of {largest} bytes or elements is too large")
+        self._small.append(width)
+        self.raw(values.astype(f"<u{width}").view(np.uint8).data, align=False)
+
+    def bits(self, values: BoolArray) -> None:
+        self.raw(np.packbits(values, bitorder="little").data, align=False)
+
+    def finish(self) -> list[Buffer]:
+        if self._small or not self._buffers:
+            self._buffers.append(self._small)
+            self._small = bytearray()
+        return self._buffers
+
+
+class _Reader:
+    """Walks over bytes that may say anything."""
+
+    def __init__(self, data: memoryview | bytes) -> None:
+        self._data = memoryview(data).cast("B")
+        self._at = 0
+
+    def __len__(self) -> int:
+        return len(self._data) - self._at
+
+    def fail(self, message: str, back_bytes: int = 0) -> NoReturn:
+        offset = self._at - back_bytes
+        raise CorruptionError(f"commit payload, byte {offset}: {message}", offset=offset)
+
+    def take(self, size: int, what: str) -> memoryview:
+        if size > len(self):
+            self.fail(f"{what}: {size} bytes wanted, {len(self)} left")
+        start = self._at
+        self._at += size
+        return self._data[start : self._at]
+
+    def end(self) -> None:
+        if len(self):
+            self.fail(f"{len(self)} bytes after the end")
+
+    def byte(self, what: str) -> int:
+        return self.take(1, what)[0]
+
+    def u16(self, what: str) -> int:
+        return int.from_bytes(self.take(2, what), "little")
+
+    def varint(self, what: str) -> int:
+        value = shift = 0
+        while True:
+            byte = self.byte(what)
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+            shift += 7
+            if shift > 63:
+                self.fail(f"{what}: a number of more than 10 bytes")
+        if value >= 2**64:
+            self.fail(f"{what}: a number of more than 64 bits")
+        return value
+
+    def count(self, what: str) -> int:
+        number = self.varint(what)
+        if number > len(self):  # each takes at least a byte
+            self.fail(f"{number} {what}, {len(self)} bytes left")
+        return number
+
+    def sized(self, what: str) -> memoryview:
+        return self.take(self.varint(what), what)
+
+    def text(self, what: str) -> str:
+        data = self.sized(what)
+        try:
+            return str(data, "utf-8")
+        except UnicodeDecodeError as error:
+            self.fail(f"{what}: {error}", len(data) - error.start)
+
+    def raw(self, size: int, what: str) -> memoryview:
+        if size >= _ALIGN_FROM_BYTES and any(self.take(-self._at % 8, what)):
+            self.fail(f"{what}: padding that is not zero", 1)
+        return self.take(size, what)
+
+    def array(self, dtype: str, count: int, what: str) -> NDArray[Any]:
+        kind = np.dtype(dtype)
+        array = np.frombuffer(self.raw(count * kind.itemsize, what), kind)
+        return array if array.flags.aligned else array.copy()
+
+    def packed(self, count: int, what: str, *, max_width: int = 8) -> Int64Array:
+        if count == 0:
+            return np.zeros(0, np.int64)
+        width = self.byte(what)
+        if width not in {1, 2, 4, 8} or width > max_width:
+            self.fail(f"{what}: width {width}", 1)
+        data = self.take(count * width, what)
+        values = np.frombuffer(data, f"<u{width}").astype(np.int64)
+        if width == 8 and int(values.min()) < 0:
+            self.fail(f"{what}: a number beyond 63 bits", len(data))
+        return values
+
+    def rids(self, what: str) -> Int64Array:
+        rids = self.packed(self.count(what), what)
+        if len(rids) and int(rids.max()) > MAX_RID:
+            self.fail(f"{what}: rid {int(rids.max())} is beyond {MAX_RID}")
+        return rids
+
+    def bits(self, count: int, what: str) -> BoolArray:
+        data = np.frombuffer(self.take((count + 7) // 8, what), np.uint8)
+        if count % 8 and int(data[-1]) >> (count % 8):
+            self.fail(f"{what}: bits after the last", 1)
+        return np.unpackbits(data, count=count, bitorder="little").view(np.bool_)
+
+
+def _write_rows_and_nulls(
+    out: _Writer, rows: Int64Array | None, null: BoolArray, count: int, total: int
+) -> None:
+    """Write the optional parts of a column or vector; ``count`` values, ``total`` rids."""
+    if rows is None and count != total:
+        raise ValueError(f"{count} values for {total} rows")
+    if len(null) != count or (rows is not None and len(rows) != count):
+        raise ValueError(f"{count} values, but rows or nulls of another length")
+    if rows is not None:
+        if count and (int(rows[-1]) >= total or bool((rows[1:] <= rows[:-1]).any())):
+            raise ValueError(f"rows must increase and stay below {total}")
+        out.varint(count)
+        out.packed(rows)
+    if null.any():
+        out.bits(null)
+
+
+def _read_rows_and_nulls(
+    source: _Reader, flags: int, total: int
+) -> tuple[Int64Array | None, BoolArray]:
+    rows: Int64Array | None = None
+    count = total
+    if flags & _HAS_ROWS:
+        count = source.count("rows")
+        rows = source.packed(count, "rows")
+        if count and (int(rows[-1]) >= total or bool((rows[1:] <= rows[:-1]).any())):
+            source.fail(f"rows that do not increase, or reach {total}")
+    if flags & _HAS_NULLS:
+        return rows, source.bits(count, "nulls")
+    return rows, np.zeros(count, np.bool_)
+
+
+def _flags(rows: Int64Array | None, null: BoolArray) -> int:
+    return (_HAS_ROWS if rows is not None else 0) | (_HAS_NULLS if null.any() else 0)
+
+
+def _check_field(number: int) -> None:
+    if not 0 <= number <= MAX_FIELD:
+        raise ValueError(f"field number {number} is not in 0 to {MAX_FIELD}")
+
+
+def _write_column(out: _Writer, number: int, column: ColumnEffect, total: int) -> None:
+    _check_field(number)
+    tag = _TAGS.get(column.type)
+    if tag is None:
+        raise ValueError(f"unknown field type {column.type!r}")
+    null = column.null
+    out.bytes(number.to_bytes(2, "little") + bytes((tag, _flags(column.rows, null))))
+    _write_rows_and_nulls(out, column.rows, null, len(column.values), total)
+    if column.type in _NUMBERS:
+        values = column.values.astype(_NUMBERS[column.type], copy=False)
+        out.array(np.where(null, np.zeros((), values.dtype), values) if null.any() else values)
+    elif column.type == "bool":
+        out.bits(column.values.astype(np.bool_) & ~null)
+    else:
+        empty: Any = (
+            () if column.type.startswith("list<") else b"" if column.type == "bytes" else ""
+        )
+        items = column.values.tolist()
+        for at in np.flatnonzero(null).tolist():
+            items[at] = empty
+        _write_items(out, column.type, items)
+
+
+def _write_items(out: _Writer, type_name: str, items: Sequence[Any]) -> None:
+    """Write values of differing lengths: the lengths, then everything in one piece."""
+    if type_name.startswith("list<"):
+        _write_lengths(out, items)
+        flat = list(chain.from_iterable(items))
+        element = type_name[5:-1]
+        if element == "string":
+            _write_items(out, element, flat)
+        else:
+            out.array(np.fromiter(flat, _NUMBERS[element], len(flat)))
+        return
+    if type_name == "bytes":
+        _write_lengths(out, items)
+        out.raw(memoryview(b"".join(items)))
+        return
+    joined = "".join(items)
+    if joined.isascii():  # one character is one byte, so that nothing is encoded one by one
+        _write_lengths(out, items)
+        out.raw(memoryview(joined.encode("ascii")))
+    else:
+        _write_items(out, "bytes", list(map(str.encode, items)))
+
+
+def _write_lengths(out: _Writer, items: Sequence[Any]) -> None:
+    out.packed(np.fromiter(map(len, items), np.int64, len(items)), max_width=4)
+
+
+def _read_column(source: _Reader, total: int) -> tuple[int, ColumnEffect]:
+    number = source.u16("field")
+    tag = source.byte("type")
+    if not 1 <= tag <= len(_TYPES):
+        source.fail(f"unknown type {tag}", 1)
+    type_name = _TYPES[tag - 1]
+    flags = source.byte("flags")
+    if flags & ~(_HAS_ROWS | _HAS_NULLS):
+        source.fail(f"unknown column flags {flags:#x}", 1)
+    rows, null = _read_rows_and_nulls(source, flags, total)
+    values: NDArray[Any]
+    if type_name in _NUMBERS:
+        values = source.array(_NUMBERS[type_name], len(null), type_name)
+    elif type_name == "bool":
+        values = source.bits(len(null), type_name)
+    else:
+        items = _read_items(source, type_name, len(null))
+        values = np.fromiter(items, np.object_, len(null))
+        if flags & _HAS_NULLS:
+            values[null] = None
+    return number, ColumnEffect(rows, type_name, values, null)
+
+
+def _read_items(source: _Reader, type_name: str, count: int) -> Iterable[Any]:
+    lengths = source.packed(count, type_name, max_width=4)
+    # Lengths have 32 bits and numbers of values at most 40, so the sums cannot overflow.
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if count else 0
+    spans = (ends - lengths).tolist(), ends.tolist()
+    if type_name.startswith("list<"):
+        element = type_name[5:-1]
+        flat: list[Any]
+        if element == "string":
+            flat = list(_read_items(source, element, total))
+        else:
+            flat = source.array(_NUMBERS[element], total, type_name).tolist()
+        return (flat[start:end] for start, end in zip(*spans, strict=True))
+    blob = bytes(source.raw(total, type_name))
+    if type_name == "bytes":
+        return (blob[start:end] for start, end in zip(*spans, strict=True))
+    if blob.isascii():
+        text = blob.decode("ascii")
+        return (text[start:end] for start, end in zip(*spans, strict=True))
+    return _decode_texts(source, blob, *spans)
+
+
+def _decode_texts(source: _Reader, blob: bytes, starts: list[int], ends: list[int]) -> list[str]:
+    texts = []
+    for start, end in zip(starts, ends, strict=True):
+        try:
+            texts.append(blob[start:end].decode())
+        except UnicodeDecodeError as error:  # noqa: PERF203 - the position is worth it
+            source.fail(f"text that is not UTF-8: {error}", len(blob) - start - error.start)
+    return texts
+
+
+def _write_vector(out: _Writer, number: int, vector: VectorEffect, total: int) -> None:
+    _check_field(number)
+    if vector.values.ndim != 2 or not 1 <= vector.values.shape[1] <= MAX_DIM:
+        raise ValueError(f"vectors of shape {vector.values.shape}; want (m, 1 to {MAX_DIM})")
+    count, dim = vector.values.shape
+    values = vector.values.astype("<f4", copy=False)
+    flags = _flags(vector.rows, vector.null)
+    if flags & _HAS_NULLS:
+        present = count - int(vector.null.sum())
+        if _may_leave_out(present, count):
+            flags |= _NULLS_LEFT_OUT
+            values = values[~vector.null]
+        else:
+            values = np.where(vector.null[:, None], np.float32(0), values)
+    out.bytes(number.to_bytes(2, "little") + bytes((flags,)))
+    out.varint(dim)
+    _write_rows_and_nulls(out, vector.rows, vector.null, count, total)
+    out.array(values)
+
+
+def _may_leave_out(present: int, count: int) -> bool:
+    return present == 0 or present * _MAX_GROWTH >= count
+
+
+def _read_vector(source: _Reader, total: int) -> tuple[int, VectorEffect]:
+    number = source.u16("field")
+    flags = source.byte("flags")
+    if flags & ~(_HAS_ROWS | _HAS_NULLS | _NULLS_LEFT_OUT):
+        source.fail(f"unknown vector flags {flags:#x}", 1)
+    dim = source.varint("dim")
+    if not 1 <= dim <= MAX_DIM:
+        source.fail(f"dim {dim} is not in 1 to {MAX_DIM}")
+    rows, null = _read_rows_and_nulls(source, flags, total)
+    count = len(null)
+    if not flags & _NULLS_LEFT_OUT:
+        values = source.array("<f4", count * dim, "vectors").reshape(count, dim)
+        return number, VectorEffect(rows, values, null)
+    present = count - int(null.sum())
+    if not _may_leave_out(present, count):
+        source.fail(f"{count - present} of {count} vectors are left out")
+    stored = source.array("<f4", present * dim, "vectors").reshape(present, dim)
+    if present == 0:
+        values = np.broadcast_to(np.zeros(dim, np.float32), (count, dim))
+    else:
+        values = np.zeros((count, dim), np.float32)
+        values[~null] = stored
+    return number, VectorEffect(rows, values, null)

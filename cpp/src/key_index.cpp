@@ -10,6 +10,7 @@
 #include <new>
 #include <shared_mutex>
 #include <string>
+#include <vector>
 
 #include "simd/prefetch.hpp"
 #include "upvec/error.hpp"
@@ -41,6 +42,15 @@ std::uint32_t tag_of(std::uint64_t hash) noexcept { return static_cast<std::uint
 
 bool equal_bytes(std::string_view a, std::string_view b) noexcept {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
+}
+
+std::uint64_t hash_of(const SeededHash& hash, const KeySpan& keys, std::size_t i) noexcept {
+  return keys.type() == KeyType::kInt64 ? hash(keys.int_at(i)) : hash(keys.string_at(i));
+}
+
+bool equal_keys(const KeySpan& keys, std::size_t i, std::size_t j) noexcept {
+  return keys.type() == KeyType::kInt64 ? keys.int_at(i) == keys.int_at(j)
+                                        : equal_bytes(keys.string_at(i), keys.string_at(j));
 }
 
 }  // namespace
@@ -78,7 +88,7 @@ std::size_t KeyIndex::bytes() const noexcept {
 std::uint64_t KeyIndex::hash(const KeySpan& keys, std::size_t i) const noexcept {
   assert(keys.type() == type_);
   assert(i < keys.size());
-  return type_ == KeyType::kInt64 ? hash_(keys.int_at(i)) : hash_(keys.string_at(i));
+  return hash_of(hash_, keys, i);
 }
 
 KeyIndex::Entries KeyIndex::allocate(std::size_t capacity) {
@@ -300,6 +310,42 @@ void KeyIndex::reserve(std::size_t keys) {
     if (stripes_[s].capacity() < capacity && keys > 0) {
       grow(stripes_[s], capacity);
     }
+  }
+}
+
+// A table of positions into the batch: unlike a KeyIndex it copies no key.
+void first_occurrence(const KeySpan& keys, std::uint64_t seed, std::span<std::uint32_t> out) {
+  assert(out.size() == keys.size());
+  if (keys.size() >= kNoValue) {
+    throw Error(ErrorCode::kLimit, "a batch of " + std::to_string(keys.size()) + " keys; at most " +
+                                       std::to_string(kNoValue - 1));
+  }
+  struct Seen {
+    std::uint32_t position = kNoValue;
+    std::uint32_t tag = 0;
+  };
+  const SeededHash hash(seed);
+  std::vector<std::uint64_t> hashes(keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    hashes[i] = hash_of(hash, keys, i);
+  }
+  std::vector<Seen> table(std::bit_ceil(keys.size() * 3 / 2 + 1));
+  const std::size_t mask = table.size() - 1;
+  constexpr std::size_t kAhead = 16;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (i + kAhead < keys.size()) {
+      simd::prefetch(&table[hashes[i + kAhead] & mask]);
+    }
+    const auto tag = static_cast<std::uint32_t>(hashes[i] >> 32);
+    std::size_t at = hashes[i] & mask;
+    while (table[at].position != kNoValue &&
+           !(table[at].tag == tag && equal_keys(keys, table[at].position, i))) {
+      at = (at + 1) & mask;
+    }
+    if (table[at].position == kNoValue) {
+      table[at] = {static_cast<std::uint32_t>(i), tag};
+    }
+    out[i] = table[at].position;
   }
 }
 

@@ -123,6 +123,10 @@ class KeyIndex {
   std::atomic<std::size_t> record_bytes_ = 0;
 };
 
+// out[i] = position of the first key of the batch that equals key i. out is as long as keys, which
+// are fewer than 2^32 - 1, else throws Error(kLimit).
+void first_occurrence(const KeySpan& keys, std::uint64_t seed, std::span<std::uint32_t> out);
+
 template <class Visit>
 void KeyIndex::for_each(Visit&& visit) const {
   for (std::size_t s = 0; s < kStripes; ++s) {

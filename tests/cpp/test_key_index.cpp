@@ -234,6 +234,25 @@ TEST_CASE("an erased string stays readable until it is released") {
   CHECK(index.bytes() <= empty_bytes + 256);  // one more stripe may have been opened
 }
 
+TEST_CASE_TEMPLATE("first_occurrence points at the first equal key of the batch", Key, std::int64_t,
+                   std::string) {
+  const std::vector<Key> universe = some_keys(Key());
+  std::mt19937 random(4);
+  for (const std::size_t size : {0U, 1U, 2U, 3U, 100U, 3000U}) {
+    Column<Key> column;
+    std::unordered_map<Key, std::uint32_t> first;
+    std::vector<std::uint32_t> want;
+    for (std::uint32_t i = 0; i < size; ++i) {
+      const Key& key = universe[random() % universe.size()];
+      column.push(key);
+      want.push_back(first.emplace(key, i).first->second);
+    }
+    std::vector<std::uint32_t> got(size);
+    upvec::first_occurrence(column.span(), 12, got);
+    CHECK(got == want);
+  }
+}
+
 TEST_CASE("the seed moves keys, and equal seeds agree") {
   const Column<std::string> column = one(std::string("key"));
   const KeyIndex first(KeyType::kString, 1);

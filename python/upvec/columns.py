@@ -1,0 +1,218 @@
+"""Columns of the stored rows, numbered by row id; cut in chunks that are copied on write.
+
+A :class:`Column` never changes once a reader may hold it. A commit makes a
+:class:`ColumnWriter`, which copies only the chunks that it touches, and ends with a new
+column that shares all others. Row ids that no earlier state knows are written in place:
+nobody who holds an older column looks there.
+
+One thread writes at a time; any number of threads read.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["CHUNK_ROWS", "Column", "ColumnWriter", "Selection"]
+
+AnyArray = npt.NDArray[Any]
+BoolArray = npt.NDArray[np.bool_]
+RowIds = npt.NDArray[np.int64]
+
+# Copying a chunk is what a single-row commit pays per column, and the number of chunks is
+# what a scattered gather pays. See bench/columns.md for the measurement.
+CHUNK_BITS = 11
+CHUNK_ROWS = 1 << CHUNK_BITS
+_OFFSET_MASK = CHUNK_ROWS - 1
+
+
+class Selection:
+    """Row ids grouped by chunk, once for all the columns that will be read or written.
+
+    ``pieces`` holds (chunk, offsets in the chunk, positions in the request), where
+    positions is a slice when the ids are already in chunk order.
+    """
+
+    __slots__ = ("pieces", "rids", "rows")
+
+    def __init__(self, rids: RowIds) -> None:
+        self.rids = rids
+        self.rows = len(rids)
+        self.pieces: list[tuple[int, AnyArray, Any]] = []
+        if self.rows == 0:
+            return
+        if self.rows == 1:
+            rid = int(rids[0])
+            self.pieces.append((rid >> CHUNK_BITS, rids & _OFFSET_MASK, slice(0, 1)))
+            return
+        chunks = rids >> CHUNK_BITS
+        offsets = rids & _OFFSET_MASK
+        low, high = int(chunks.min()), int(chunks.max())
+        if low == high:
+            self.pieces.append((low, offsets, slice(0, self.rows)))
+            return
+        steps = np.diff(chunks)
+        order: AnyArray | None = None
+        if (steps < 0).any():
+            order = np.argsort(chunks, kind="stable")
+            chunks, offsets = chunks[order], offsets[order]
+            steps = np.diff(chunks)
+        bounds = [0, *(np.flatnonzero(steps) + 1).tolist(), self.rows]
+        for start, stop in pairwise(bounds):
+            positions = slice(start, stop) if order is None else order[start:stop]
+            self.pieces.append((int(chunks[start]), offsets[start:stop], positions))
+
+
+class Column:
+    """An immutable column of ``size`` rows with an optional null mask.
+
+    Values at null positions are unspecified (None in an object column).
+    """
+
+    __slots__ = ("chunks", "dtype", "nulls", "size")
+
+    def __init__(
+        self,
+        dtype: np.dtype[Any],
+        chunks: tuple[AnyArray, ...] = (),
+        nulls: tuple[BoolArray | None, ...] = (),
+        size: int = 0,
+    ) -> None:
+        self.dtype = dtype
+        self.chunks = chunks
+        self.nulls = nulls
+        self.size = size
+
+    @classmethod
+    def from_array(cls, values: AnyArray, null: BoolArray | None = None) -> Column:
+        """Cut ``values`` (n,) and its null mask into chunks (copied)."""
+        writer = ColumnWriter(cls(values.dtype), len(values))
+        writer.write(Selection(np.arange(len(values), dtype=np.int64)), values, null)
+        return writer.finish()
+
+    def take(self, selection: Selection) -> tuple[AnyArray, BoolArray | None]:
+        """Values (n,) and null mask (n,), or None for no nulls, of the selected rows."""
+        if len(selection.pieces) == 1:
+            chunk, offsets, _ = selection.pieces[0]
+            mask = self.nulls[chunk]
+            if mask is not None:
+                mask = mask[offsets]
+                if not mask.any():
+                    mask = None
+            return self.chunks[chunk][offsets], mask
+        values = np.empty(selection.rows, dtype=self.dtype)
+        null: BoolArray | None = None
+        for chunk, offsets, positions in selection.pieces:
+            values[positions] = self.chunks[chunk][offsets]
+            mask = self.nulls[chunk]
+            if mask is not None:
+                if null is None:
+                    null = np.zeros(selection.rows, dtype=np.bool_)
+                null[positions] = mask[offsets]
+        if null is not None and not null.any():
+            null = None
+        return values, null
+
+    def gather(self, rids: RowIds) -> tuple[AnyArray, BoolArray | None]:
+        """As :meth:`take`, for a single column."""
+        return self.take(Selection(rids))
+
+    def to_array(self) -> tuple[AnyArray, BoolArray | None]:
+        """All rows, as one array (copied) and a null mask or None."""
+        if not self.chunks:
+            return np.empty(0, dtype=self.dtype), None
+        values = np.concatenate(self.chunks)[: self.size]
+        if all(mask is None for mask in self.nulls):
+            return values, None
+        masks = [np.zeros(CHUNK_ROWS, np.bool_) if m is None else m for m in self.nulls]
+        return values, np.concatenate(masks)[: self.size]
+
+    def nbytes(self) -> int:
+        """Bytes held in chunks; what object columns point at is not counted."""
+        held = sum(chunk.nbytes for chunk in self.chunks)
+        return held + sum(mask.nbytes for mask in self.nulls if mask is not None)
+
+
+class ColumnWriter:
+    """Builds the next version of a column; only touched chunks are copied."""
+
+    __slots__ = ("_base", "_chunks", "_fresh", "_nulls", "_size")
+
+    def __init__(self, base: Column, size: int) -> None:
+        self._base = base
+        self._size = max(size, base.size)
+        self._chunks: list[AnyArray] = list(base.chunks)
+        self._nulls: list[BoolArray | None] = list(base.nulls)
+        self._fresh: set[int] = set()
+        while len(self._chunks) * CHUNK_ROWS < self._size:
+            self._fresh.add(len(self._chunks))
+            self._chunks.append(_empty_chunk(base.dtype))
+            self._nulls.append(None)
+
+    def write(self, selection: Selection, values: AnyArray, null: BoolArray | None = None) -> None:
+        """Write ``values`` (n,), null where ``null`` (n,) is True, at the selected rows."""
+        for chunk, offsets, positions in selection.pieces:
+            self._own(chunk, int(offsets.min()))
+            piece = values[positions]
+            self._chunks[chunk][offsets] = piece
+            mask = self._nulls[chunk]
+            if null is None:
+                if mask is not None:
+                    mask[offsets] = False
+            else:
+                if mask is None:
+                    mask = self._nulls[chunk] = np.zeros(CHUNK_ROWS, dtype=np.bool_)
+                mask[offsets] = null[positions]
+
+    def finish(self) -> Column:
+        """Return the new column; the writer is of no further use."""
+        return Column(self._base.dtype, tuple(self._chunks), tuple(self._nulls), self._size)
+
+    def _own(self, chunk: int, lowest_offset: int) -> None:
+        """Make sure that writing to ``chunk`` changes nothing that a reader may hold."""
+        if chunk in self._fresh:
+            return
+        if chunk * CHUNK_ROWS + lowest_offset >= self._base.size:
+            return
+        self._chunks[chunk] = self._chunks[chunk].copy()
+        mask = self._nulls[chunk]
+        if mask is not None:
+            self._nulls[chunk] = mask.copy()
+        self._fresh.add(chunk)
+
+
+def _empty_chunk(dtype: np.dtype[Any]) -> AnyArray:
+    return np.full(CHUNK_ROWS, None) if dtype.hasobject else np.zeros(CHUNK_ROWS, dtype=dtype)
+
+
+def equal_values(left: AnyArray, right: AnyArray) -> BoolArray:
+    """Elementwise equality, where NaN equals NaN; bool (n,)."""
+    same: BoolArray = np.asarray(left == right, dtype=np.bool_)
+    if left.dtype.kind == "f":
+        same |= np.isnan(left) & np.isnan(right)
+    return same
+
+
+def same_cells(
+    left: tuple[AnyArray, BoolArray | None], right: tuple[AnyArray, BoolArray | None]
+) -> BoolArray:
+    """Return True where both cells are null, or both hold equal values; bool (n,)."""
+    same = equal_values(left[0], right[0])
+    if left[1] is None and right[1] is None:
+        return same
+    left_null = np.zeros(len(same), np.bool_) if left[1] is None else left[1]
+    right_null = np.zeros(len(same), np.bool_) if right[1] is None else right[1]
+    return (same & ~left_null & ~right_null) | (left_null & right_null)
+
+
+def tuples_of(columns: Sequence[AnyArray]) -> list[Any]:
+    """Python values of one column, or tuples of several: what names a key."""
+    if len(columns) == 1:
+        return list(columns[0].tolist())
+    return list(zip(*(column.tolist() for column in columns), strict=True))

@@ -1,0 +1,711 @@
+"""Conditions over fields: ``col("age") >= 30``, or the same as a string.
+
+An :class:`Expression` is a small tree that knows nothing of stored rows. :func:`bind`
+checks it against the types of the fields and gives a :class:`Predicate`, which turns
+columns into a mask. Nulls follow SQL: a comparison with null is neither true nor false,
+its negation is not either, and only rows for which the whole is true are kept.
+
+Strings are read by Python's own parser after SQL's spellings (``=``, ``<>``, ``AND``,
+``OR``, ``NOT``, ``IS NULL``, ``IN``, ``BETWEEN``, ``TRUE``) have been replaced, and only
+the few kinds of nodes that are named below are accepted. Nothing is ever executed.
+"""
+
+from __future__ import annotations
+
+import ast
+import datetime as dt
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ExpressionError
+
+__all__ = ["Expression", "FieldRef", "Predicate", "bind", "col", "parse"]
+
+AnyArray = npt.NDArray[Any]
+BoolArray = npt.NDArray[np.bool_]
+# Where an expression is true, and where it is null (None: nowhere).
+Truth = tuple[BoolArray, "BoolArray | None"]
+
+
+class Source(Protocol):
+    """Where a predicate takes its columns from."""
+
+    def column(self, name: str) -> tuple[AnyArray, BoolArray | None]:
+        """Return the values and the null mask of a field."""
+
+
+Evaluate = Callable[[Source], Truth]
+Types = Mapping[str, str]
+
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_MIRRORED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_NUMERIC = frozenset({"int64", "float64"})
+_COMPARABLE = frozenset({"string", "int64", "float64", "bool", "timestamp", "bytes"})
+_ELEMENT_TYPES = {"list<string>": "string", "list<int64>": "int64", "list<float64>": "float64"}
+
+
+class Expression:
+    """A condition; combine with ``&``, ``|`` and ``~``.
+
+    Examples
+    --------
+    >>> (col("age") >= 30) & ~col("city").isin(["Oslo", "Bergen"])
+    (age >= 30 and not city in ['Oslo', 'Bergen'])
+    >>> parse("age >= 30 AND city NOT IN ('Oslo', 'Bergen')").fields() == {"age", "city"}
+    True
+    """
+
+    __slots__ = ()
+
+    def __and__(self, other: Expression) -> Expression:
+        return _Both("and", self, _expression(other))
+
+    def __or__(self, other: Expression) -> Expression:
+        return _Both("or", self, _expression(other))
+
+    def __invert__(self) -> Expression:
+        return _Not(self)
+
+    def __bool__(self) -> bool:
+        message = "an expression has no truth value: combine with & | ~, not with and, or, not"
+        raise ExpressionError(message, expression=str(self))
+
+    def fields(self) -> frozenset[str]:
+        """Return the names of all fields that the expression mentions."""
+        raise NotImplementedError
+
+    def compiled(self, types: Types) -> Evaluate:
+        """Return the evaluation of this condition over fields of these types."""
+        raise NotImplementedError
+
+
+class FieldRef(Expression):
+    """A field by name: what :func:`col` gives. By itself, a condition if it is a bool."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __eq__(self, other: object) -> Expression:  # type: ignore[override]
+        return _Compare("==", self, other)
+
+    def __ne__(self, other: object) -> Expression:  # type: ignore[override]
+        return _Compare("!=", self, other)
+
+    def __lt__(self, other: object) -> Expression:
+        return _Compare("<", self, other)
+
+    def __le__(self, other: object) -> Expression:
+        return _Compare("<=", self, other)
+
+    def __gt__(self, other: object) -> Expression:
+        return _Compare(">", self, other)
+
+    def __ge__(self, other: object) -> Expression:
+        return _Compare(">=", self, other)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def isin(self, values: Iterable[Any]) -> Expression:
+        """Return the condition that the field is one of ``values``."""
+        if isinstance(values, (str, bytes)):
+            message = f"isin() wants a list of values, got {values!r}"
+            raise ExpressionError(message, field=self.name)
+        return _IsIn(self, tuple(values))
+
+    def is_null(self) -> Expression:
+        """Return the condition that the field is null."""
+        return _IsNull(self)
+
+    def contains(self, value: Any) -> Expression:
+        """Return the condition that a string has ``value`` in it, or a list has it as element."""
+        return _Contains(self, value)
+
+    def startswith(self, prefix: str) -> Expression:
+        """Return the condition that a string begins with ``prefix``."""
+        return _StartsWith(self, prefix)
+
+    def between(self, low: Any, high: Any) -> Expression:
+        """Return the condition that the field is at least ``low`` and at most ``high``."""
+        return _Both("and", _Compare(">=", self, low), _Compare("<=", self, high))
+
+    def fields(self) -> frozenset[str]:
+        """Return the name of the field."""
+        return frozenset({self.name})
+
+    def type_in(self, types: Types) -> str:
+        """Return the type of the field."""
+        try:
+            return types[self.name]
+        except KeyError:
+            known = ", ".join(types) or "none"
+            message = f"unknown field {self.name!r}; the fields are: {known}"
+            raise ExpressionError(message, field=self.name) from None
+
+    def compiled(self, types: Types) -> Evaluate:
+        """Return the evaluation of a bool field."""
+        if self.type_in(types) != "bool":
+            message = f"field {self.name!r} is {types[self.name]}; a condition must be bool"
+            raise ExpressionError(message, field=self.name)
+
+        def evaluate(source: Source) -> Truth:
+            values, null = source.column(self.name)
+            return (values.astype(np.bool_) if null is None else values & ~null), null
+
+        return evaluate
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class _Compare(Expression):
+    __slots__ = ("left", "operator", "right")
+
+    def __init__(self, symbol: str, left: FieldRef, right: Any) -> None:
+        self.operator = symbol
+        self.left = left
+        self.right = right
+
+    def fields(self) -> frozenset[str]:
+        other = self.right.fields() if isinstance(self.right, FieldRef) else frozenset()
+        return self.left.fields() | other
+
+    def compiled(self, types: Types) -> Evaluate:
+        kind = self.left.type_in(types)
+        if kind not in _COMPARABLE or (kind == "bool" and self.operator not in {"==", "!="}):
+            message = f"field {self.left.name!r} is {kind}, which has no {self.operator}"
+            raise ExpressionError(message, expression=str(self), field=self.left.name)
+        compare = _OPERATORS[self.operator]
+        if isinstance(self.right, FieldRef):
+            return self._bind_fields(types, kind, compare)
+        if isinstance(self.right, Expression):
+            raise ExpressionError("a field is compared with a value or a field, not a condition")
+        literal = _literal(self.right, kind, self.left.name)
+        name = self.left.name
+
+        def evaluate(source: Source) -> Truth:
+            values, null = source.column(name)
+            return _where_known(null, lambda v: compare(v, literal), values)
+
+        return evaluate
+
+    def _bind_fields(self, types: Types, kind: str, compare: Callable[[Any, Any], Any]) -> Evaluate:
+        left, right = self.left, self.right
+        other = right.type_in(types)
+        if other != kind and not {kind, other} <= _NUMERIC:
+            message = f"cannot compare {left.name!r} ({kind}) with {right.name!r} ({other})"
+            raise ExpressionError(message, expression=str(self), field=right.name)
+
+        def evaluate(source: Source) -> Truth:
+            values, null = source.column(left.name)
+            others, other_null = source.column(right.name)
+            either = _either(null, other_null)
+            return _where_known(either, compare, values, others)
+
+        return evaluate
+
+    def __repr__(self) -> str:
+        return f"{self.left} {self.operator} {_shown(self.right)}"
+
+
+class _IsIn(Expression):
+    __slots__ = ("field", "values")
+
+    def __init__(self, field: FieldRef, values: tuple[Any, ...]) -> None:
+        self.field = field
+        self.values = values
+
+    def fields(self) -> frozenset[str]:
+        return self.field.fields()
+
+    def compiled(self, types: Types) -> Evaluate:
+        kind, name = self.field.type_in(types), self.field.name
+        if kind not in _COMPARABLE:
+            raise ExpressionError(f"field {name!r} is {kind}, which has no isin()", field=name)
+        literals = [_literal(value, kind, name) for value in self.values]
+        if kind in {"string", "bytes"}:
+            wanted = frozenset(literals)
+
+            def evaluate_objects(source: Source) -> Truth:
+                values, null = source.column(name)
+                hit = np.fromiter((v in wanted for v in values.tolist()), np.bool_, len(values))
+                return (hit if null is None else hit & ~null), null
+
+            return evaluate_objects
+        array = np.array(literals) if literals else np.empty(0)
+
+        def evaluate(source: Source) -> Truth:
+            values, null = source.column(name)
+            if not literals:
+                return np.zeros(len(values), dtype=np.bool_), null
+            hit: BoolArray = np.isin(values, array)
+            return (hit if null is None else hit & ~null), null
+
+        return evaluate
+
+    def __repr__(self) -> str:
+        return f"{self.field} in [{', '.join(map(_shown, self.values))}]"
+
+
+class _IsNull(Expression):
+    __slots__ = ("field",)
+
+    def __init__(self, field: FieldRef) -> None:
+        self.field = field
+
+    def fields(self) -> frozenset[str]:
+        return self.field.fields()
+
+    def compiled(self, types: Types) -> Evaluate:
+        self.field.type_in(types)
+        name = self.field.name
+
+        def evaluate(source: Source) -> Truth:
+            values, null = source.column(name)
+            return (np.zeros(len(values), dtype=np.bool_) if null is None else null), None
+
+        return evaluate
+
+    def __repr__(self) -> str:
+        return f"{self.field} is None"
+
+
+class _Contains(Expression):
+    __slots__ = ("field", "value")
+
+    def __init__(self, field: FieldRef, value: Any) -> None:
+        self.field = field
+        self.value = value
+
+    def fields(self) -> frozenset[str]:
+        return self.field.fields()
+
+    def compiled(self, types: Types) -> Evaluate:
+        kind, name = self.field.type_in(types), self.field.name
+        element = _ELEMENT_TYPES.get(kind, kind if kind in {"string", "bytes"} else None)
+        if element is None:
+            raise ExpressionError(f"field {name!r} is {kind}, which has no contains()", field=name)
+        literal = _literal(self.value, element, name)
+        return _per_object(name, lambda cell: literal in cell)
+
+    def __repr__(self) -> str:
+        return f"{_shown(self.value)} in {self.field}"
+
+
+class _StartsWith(Expression):
+    __slots__ = ("field", "prefix")
+
+    def __init__(self, field: FieldRef, prefix: str) -> None:
+        self.field = field
+        self.prefix = prefix
+
+    def fields(self) -> frozenset[str]:
+        return self.field.fields()
+
+    def compiled(self, types: Types) -> Evaluate:
+        kind, name = self.field.type_in(types), self.field.name
+        if kind not in {"string", "bytes"}:
+            message = f"field {name!r} is {kind}, which has no startswith()"
+            raise ExpressionError(message, field=name)
+        prefix = _literal(self.prefix, kind, name)
+        return _per_object(name, lambda cell: cell.startswith(prefix))
+
+    def __repr__(self) -> str:
+        return f"{self.field}.startswith({_shown(self.prefix)})"
+
+
+class _Both(Expression):
+    """Two conditions joined by ``and`` or ``or``, in SQL's three-valued logic."""
+
+    __slots__ = ("left", "right", "word")
+
+    def __init__(self, word: str, left: Expression, right: Expression) -> None:
+        self.word = word
+        self.left = left
+        self.right = right
+
+    def fields(self) -> frozenset[str]:
+        return self.left.fields() | self.right.fields()
+
+    def compiled(self, types: Types) -> Evaluate:
+        left, right = self.left.compiled(types), self.right.compiled(types)
+        conjunction = self.word == "and"
+
+        def evaluate(source: Source) -> Truth:
+            (a, a_null), (b, b_null) = left(source), right(source)
+            true = a & b if conjunction else a | b
+            null = _either(a_null, b_null)
+            if null is None:
+                return true, None
+            if conjunction:  # false and null is false
+                a_false = ~a if a_null is None else ~a & ~a_null
+                b_false = ~b if b_null is None else ~b & ~b_null
+                return true, null & ~a_false & ~b_false
+            return true, null & ~true  # true or null is true
+
+        return evaluate
+
+    def __repr__(self) -> str:
+        return f"({self.left} {self.word} {self.right})"
+
+
+class _Not(Expression):
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: Expression) -> None:
+        self.inner = inner
+
+    def fields(self) -> frozenset[str]:
+        return self.inner.fields()
+
+    def compiled(self, types: Types) -> Evaluate:
+        inner = self.inner.compiled(types)
+
+        def evaluate(source: Source) -> Truth:
+            true, null = inner(source)
+            return (~true if null is None else ~true & ~null), null
+
+        return evaluate
+
+    def __repr__(self) -> str:
+        return f"not {self.inner}"
+
+
+class Predicate:
+    """An expression that was found to fit the fields; evaluates columns to a mask."""
+
+    __slots__ = ("_evaluate", "expression")
+
+    def __init__(self, expression: Expression, evaluate: Evaluate) -> None:
+        self.expression = expression
+        self._evaluate = evaluate
+
+    def matches(self, source: Source) -> BoolArray:
+        """Return True where the expression is true: neither false nor null; bool (n,)."""
+        return self._evaluate(source)[0]
+
+    def violated(self, source: Source) -> BoolArray:
+        """Return True where the expression is false: a check lets null pass; bool (n,)."""
+        true, null = self._evaluate(source)
+        return ~true if null is None else ~true & ~null
+
+
+def col(name: str) -> FieldRef:
+    """Name a field in an expression.
+
+    Parameters
+    ----------
+    name : str
+        The field. Whether it exists is found out when the expression is used.
+
+    Returns
+    -------
+    FieldRef
+        Compare it (``== != < <= > >=``) with a value or another field, or call
+        ``isin``, ``is_null``, ``contains``, ``startswith`` or ``between``.
+
+    Examples
+    --------
+    >>> col("age").between(18, 30) | col("vip")
+    ((age >= 18 and age <= 30) or vip)
+    """
+    if not name:
+        raise ExpressionError("col() wants the name of a field, got an empty string")
+    return FieldRef(name)
+
+
+def bind(expression: Expression | str, types: Types) -> Predicate:
+    """Check an expression, or its string form, against the types of the fields.
+
+    Parameters
+    ----------
+    expression : Expression or str
+        The condition.
+    types : mapping of str to str
+        Field name to type name, as in :class:`Field`.
+
+    Raises
+    ------
+    ExpressionError
+        The string does not parse, a field is unknown, or a type does not fit.
+    """
+    tree = parse(expression) if isinstance(expression, str) else _expression(expression)
+    try:
+        return Predicate(tree, tree.compiled(types))
+    except ExpressionError as error:
+        error.expression = str(expression)
+        raise
+
+
+def parse(text: str) -> Expression:
+    """Read an expression in Python's or SQL's spelling.
+
+    Raises
+    ------
+    ExpressionError
+        The text is not an expression, or uses anything but comparisons of fields.
+    """
+    try:
+        tree = ast.parse(_python_spelling(text), mode="eval")
+        return _Reader(text).condition(tree.body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if isinstance(error, ExpressionError):
+            raise
+        message = f"cannot read expression {text!r}: {error}"
+        raise ExpressionError(message, expression=text) from None
+
+
+_TOKEN = re.compile(
+    r"""(?P<string>[bB]?'(?:[^'\\]|\\.|'')*'|[bB]?"(?:[^"\\]|\\.|"")*")
+      | (?P<word>[^\W\d]\w*)
+      | (?P<operator><>|==|!=|<=|>=|=)
+      | (?P<other>\s+|.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_WORDS = {word: word for word in ("and", "or", "not", "in", "is")} | {
+    "true": "True",
+    "false": "False",
+    "null": "None",
+    "none": "None",
+}
+_SQL_OPERATORS = {"=": "==", "<>": "!="}
+
+
+def _python_spelling(text: str) -> str:
+    """Replace SQL's words and operators by Python's, outside of string literals."""
+    tokens = []
+    betweens = 0
+    for match in _TOKEN.finditer(text):
+        spelled, lower = match.group(), match.group().lower()
+        if match.lastgroup == "string":
+            # SQL writes a quote inside a string twice; to Python those would be two strings.
+            quote = spelled[-1]
+            start = spelled.index(quote) + 1
+            spelled = spelled[:start] + spelled[start:-1].replace(quote * 2, "\\" + quote) + quote
+        elif lower == "between" and not text.startswith("(", match.end()):
+            # x BETWEEN a AND b would need a grammar: it becomes x @ a @ b, an operator
+            # that binds tighter than "and" and that no other accepted expression uses.
+            spelled, betweens = "@", betweens + 1
+        elif lower == "and" and betweens:
+            spelled, betweens = "@", betweens - 1
+        elif match.lastgroup == "word":
+            spelled = _WORDS.get(lower, spelled)
+        elif match.lastgroup == "operator":
+            spelled = _SQL_OPERATORS.get(spelled, spelled)
+        elif spelled.isspace():
+            spelled = " "
+        elif spelled == "@":
+            raise ExpressionError(f"cannot read expression {text!r}: '@' has no meaning")
+        tokens.append(spelled)
+    return "".join(tokens).strip()
+
+
+class _Reader:
+    """Turns the accepted nodes of a Python expression into an :class:`Expression`."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def condition(self, node: ast.expr) -> Expression:  # noqa: PLR0911  (one per node)
+        """Read a node that must be a condition."""
+        match node:
+            case ast.BoolOp(op, values):
+                return self._join("and" if isinstance(op, ast.And) else "or", values)
+            case ast.BinOp(left, ast.BitAnd(), right):
+                return self._join("and", [left, right])
+            case ast.BinOp(left, ast.BitOr(), right):
+                return self._join("or", [left, right])
+            case ast.BinOp(ast.BinOp(subject, ast.MatMult(), low), ast.MatMult(), high):
+                return self._field(subject).between(self._value(low), self._value(high))
+            case ast.UnaryOp(ast.Not() | ast.Invert(), operand):
+                return ~self.condition(operand)
+            case ast.Compare():
+                return self._comparison(node)
+            case ast.Call():
+                return self._call(node)
+            case ast.Name(name):
+                return FieldRef(name)
+        raise self._error(node, "a condition")
+
+    def _join(self, word: str, nodes: list[ast.expr]) -> Expression:
+        joined = self.condition(nodes[0])
+        for node in nodes[1:]:
+            joined = _Both(word, joined, self.condition(node))
+        return joined
+
+    def _comparison(self, node: ast.Compare) -> Expression:
+        operands = [node.left, *node.comparators]
+        joined: Expression | None = None
+        for left, symbol, right in zip(operands[:-1], node.ops, operands[1:], strict=True):
+            single = self._pair(left, symbol, right)
+            joined = single if joined is None else joined & single
+        if joined is None:
+            raise self._error(node, "a comparison")
+        return joined
+
+    def _pair(self, left: ast.expr, symbol: ast.cmpop, right: ast.expr) -> Expression:
+        match symbol:
+            case ast.Is() | ast.IsNot():
+                if not (isinstance(right, ast.Constant) and right.value is None):
+                    raise self._error(right, "null after 'is'")
+                null = self._field(left).is_null()
+                return null if isinstance(symbol, ast.Is) else ~null
+            case ast.In() | ast.NotIn():
+                inside = self._membership(left, right)
+                return inside if isinstance(symbol, ast.In) else ~inside
+        word = _AST_OPERATORS[type(symbol)]
+        if isinstance(left, ast.Name):
+            other = FieldRef(right.id) if isinstance(right, ast.Name) else self._value(right)
+            return _Compare(word, FieldRef(left.id), other)
+        return _Compare(_MIRRORED[word], self._field(right), self._value(left))
+
+    def _membership(self, left: ast.expr, right: ast.expr) -> Expression:
+        if isinstance(right, ast.Name):
+            return FieldRef(right.id).contains(self._value(left))
+        if isinstance(right, (ast.List, ast.Tuple, ast.Set)):
+            return self._field(left).isin([self._value(item) for item in right.elts])
+        # SQL's IN ('Oslo') reaches us as the bare string: a list of one.
+        return self._field(left).isin([self._value(right)])
+
+    def _call(self, node: ast.Call) -> Expression:
+        function = node.func
+        if not isinstance(function, ast.Attribute) or function.attr not in _METHODS:
+            raise self._error(node, f"one of the methods {', '.join(_METHODS)}")
+        if node.keywords or len(node.args) != _METHODS[function.attr]:
+            raise self._error(node, f"{_METHODS[function.attr]} arguments for {function.attr}()")
+        arguments: list[Any] = [
+            [self._value(item) for item in argument.elts]
+            if isinstance(argument, (ast.List, ast.Tuple, ast.Set))
+            else self._value(argument)
+            for argument in node.args
+        ]
+        condition: Expression = getattr(self._field(function.value), function.attr)(*arguments)
+        return condition
+
+    def _field(self, node: ast.expr) -> FieldRef:
+        if not isinstance(node, ast.Name):
+            raise self._error(node, "a field")
+        return FieldRef(node.id)
+
+    def _value(self, node: ast.expr) -> Any:
+        match node:
+            case ast.Constant(value) if isinstance(value, (str, bytes, bool, int, float)):
+                return value
+            case ast.UnaryOp(ast.USub(), ast.Constant(value)) if _is_number(value):
+                return -value  # type: ignore[operator]
+            case ast.Constant(None):
+                message = f"in {self.text!r}: nothing compares with null; use 'is null'"
+                raise ExpressionError(message, expression=self.text)
+        raise self._error(node, "a value")
+
+    def _error(self, node: ast.AST, wanted: str) -> ExpressionError:
+        message = f"in {self.text!r}: got {ast.unparse(node)!r}, wanted {wanted}"
+        return ExpressionError(message, expression=self.text)
+
+
+_METHODS = {"isin": 1, "is_null": 0, "contains": 1, "startswith": 1, "between": 2}
+_AST_OPERATORS: dict[type[ast.cmpop], str] = {
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+}
+
+
+def _expression(value: object) -> Expression:
+    if not isinstance(value, Expression):
+        raise ExpressionError(f"wanted an expression, got {type(value).__name__}: {value!r}")
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def _literal(value: Any, kind: str, field: str) -> Any:
+    """Return a value in the form in which a column of ``kind`` holds it."""
+    if kind in _NUMERIC and _is_number(value):
+        return value if isinstance(value, (int, float)) else value.item()
+    if kind == "string" and isinstance(value, str):
+        return str(value)
+    if kind == "bytes" and isinstance(value, (bytes, bytearray)):
+        return bytes(value)
+    if kind == "bool" and isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if kind == "timestamp":
+        moment = _timestamp(value)
+        if moment is not None:
+            return moment
+    got = f"{value!r} ({type(value).__name__})"
+    raise ExpressionError(f"field {field!r} is {kind}; got {got}", field=field)
+
+
+def _timestamp(value: Any) -> np.datetime64 | None:
+    """Return a point in time as datetime64[us], read as UTC if it names no zone."""
+    if isinstance(value, str):
+        try:
+            value = dt.datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", value))
+        except ValueError:
+            return None
+    if isinstance(value, dt.datetime):
+        if value.tzinfo is not None:
+            value = value.astimezone(dt.timezone.utc).replace(tzinfo=None)
+        return np.datetime64(value, "us")
+    if isinstance(value, dt.date):
+        return np.datetime64(value, "us")
+    if isinstance(value, np.datetime64) and not np.isnat(value):
+        moment: np.datetime64 = value.astype("datetime64[us]")
+        return moment
+    return None
+
+
+def _shown(value: Any) -> str:
+    """Return a value as the string form of an expression writes it."""
+    if isinstance(value, (dt.date, np.datetime64)):
+        return repr(str(_timestamp(value)))
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def _either(left: BoolArray | None, right: BoolArray | None) -> BoolArray | None:
+    if left is None or right is None:
+        return right if left is None else left
+    return left | right
+
+
+def _where_known(null: BoolArray | None, compare: Callable[..., Any], *columns: AnyArray) -> Truth:
+    """Compare where nothing is null: a null's place in a column may hold anything."""
+    if null is None:
+        return np.asarray(compare(*columns), dtype=np.bool_), None
+    known = ~null
+    true = np.zeros(len(null), dtype=np.bool_)
+    true[known] = compare(*(column[known] for column in columns))
+    return true, null
+
+
+def _per_object(name: str, test: Callable[[Any], bool]) -> Evaluate:
+    def evaluate(source: Source) -> Truth:
+        values, null = source.column(name)
+        if null is None:
+            return np.fromiter(map(test, values.tolist()), np.bool_, len(values)), None
+        known = ~null
+        true = np.zeros(len(values), dtype=np.bool_)
+        true[known] = [test(cell) for cell in values[known].tolist()]
+        return true, null
+
+    return evaluate

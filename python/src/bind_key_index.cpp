@@ -22,7 +22,7 @@ namespace {
 namespace py = pybind11;
 
 std::vector<ColumnType> column_types(const py::sequence& names) {
-  if (py::isinstance<py::str>(names) || names.size() == 0) {
+  if (py::isinstance<py::str>(names) || names.empty()) {
     throw py::value_error("types must be a list of at least one column type");
   }
   std::vector<ColumnType> types;

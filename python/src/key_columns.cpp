@@ -171,7 +171,7 @@ std::vector<std::int64_t> read_bools(py::handle column, const std::string& what)
 
 // Views into the Python objects of `owner`, which keeps them alive.
 struct Texts {
-  py::tuple owner;
+  py::object owner;
   std::vector<std::string_view> views;
 };
 
@@ -192,19 +192,19 @@ std::string_view utf8(py::handle item, const std::string& what, std::size_t i) {
 }
 
 Texts read_strings(py::handle column, const std::string& what) {
-  Texts texts{objects(column, "OU", what, "str"), {}};
-  texts.views.resize(texts.owner.size());
+  const py::tuple items = objects(column, "OU", what, "str");
+  Texts texts{items, std::vector<std::string_view>(items.size())};
   for (std::size_t i = 0; i < texts.views.size(); ++i) {
-    texts.views[i] = utf8(PyTuple_GET_ITEM(texts.owner.ptr(), static_cast<Py_ssize_t>(i)), what, i);
+    texts.views[i] = utf8(PyTuple_GET_ITEM(items.ptr(), static_cast<Py_ssize_t>(i)), what, i);
   }
   return texts;
 }
 
 Texts read_bytes(py::handle column, const std::string& what) {
-  Texts texts{objects(column, "OS", what, "bytes"), {}};
-  texts.views.resize(texts.owner.size());
+  const py::tuple items = objects(column, "OS", what, "bytes");
+  Texts texts{items, std::vector<std::string_view>(items.size())};
   for (std::size_t i = 0; i < texts.views.size(); ++i) {
-    PyObject* const item = PyTuple_GET_ITEM(texts.owner.ptr(), static_cast<Py_ssize_t>(i));
+    PyObject* const item = PyTuple_GET_ITEM(items.ptr(), static_cast<Py_ssize_t>(i));
     if (!PyBytes_Check(item)) {
       throw_element_type(what, i, item, "bytes");
     }

@@ -230,30 +230,36 @@ bool has_texts(ColumnType type) {
   return type == ColumnType::kString || type == ColumnType::kBytes;
 }
 
+// Empty for columns of texts.
+std::vector<std::int64_t> read_words(ColumnType type, py::handle column, const std::string& what) {
+  switch (type) {
+    case ColumnType::kInt64:
+      return read_ints(column, what);
+    case ColumnType::kTimestamp:
+      return read_timestamps(column, what);
+    case ColumnType::kFloat64:
+      return read_floats(column, what);
+    case ColumnType::kBool:
+      return read_bools(column, what);
+    case ColumnType::kString:
+    case ColumnType::kBytes:
+      break;
+  }
+  return {};
+}
+
+// Empty for columns of words.
+Texts read_texts(ColumnType type, py::handle column, const std::string& what) {
+  if (type == ColumnType::kString) {
+    return read_strings(column, what);
+  }
+  return type == ColumnType::kBytes ? read_bytes(column, what) : Texts{};
+}
+
 // One column of a composite key: words or texts, as its type says.
 struct Component {
-  Component(ColumnType of, py::handle column, const std::string& what) : type(of) {
-    switch (of) {
-      case ColumnType::kInt64:
-        words = read_ints(column, what);
-        break;
-      case ColumnType::kTimestamp:
-        words = read_timestamps(column, what);
-        break;
-      case ColumnType::kFloat64:
-        words = read_floats(column, what);
-        break;
-      case ColumnType::kBool:
-        words = read_bools(column, what);
-        break;
-      case ColumnType::kString:
-        texts = read_strings(column, what);
-        break;
-      case ColumnType::kBytes:
-        texts = read_bytes(column, what);
-        break;
-    }
-  }
+  Component(ColumnType of, py::handle column, const std::string& what)
+      : type(of), words(read_words(of, column, what)), texts(read_texts(of, column, what)) {}
 
   [[nodiscard]] std::size_t size() const {
     return has_texts(type) ? texts.views.size() : words.size();

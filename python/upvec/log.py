@@ -1,0 +1,810 @@
+"""An append-only log: one record per commit, in segments, checked and synced.
+
+The record is the commit, so that a batch is there as a whole or not at all. `Log` knows nothing
+of what its payloads mean.
+
+Files
+-----
+``<first seq, 20 digits>.log``
+    A segment; its bytes are described in `upvec.segment`.
+``….log.tmp``
+    The next segment before the current one is sealed. After that it is completed on open.
+``….log.<offset>.broken``
+    What a writer cut off the log at that offset, kept for a person to look at.
+
+What is corruption and what is not
+----------------------------------
+A crash loses or tears what had not been synced, in any order, page by page; ext4 may leave zeros
+in its place. Let n be the seq that the first invalid record should have had. It is **corruption**
+when the record is known to have been on the disk: the caller's ``durable_seq`` (that of the
+checkpoint) or the durable seq of any later valid header is n or more, or such a header says that
+everything before it was on the disk, or the segment is not the last (a segment is synced before
+the next one is used). Missing, swapped, doubled and foreign segments are corruption too. Then
+`CorruptionError` is raised and nothing is written. Otherwise it is a **torn tail**: nothing in it
+was acknowledged. It is kept in a ``.broken`` file (unless it is all zeros), cut off, and the cut
+is synced before anything is appended.
+
+One case cannot be told apart: damage to the very last synced record, with nothing written after
+it, looks like a torn tail. The marker that `Log.close` writes protects that record.
+
+After a crash of the process alone, the tail that is read may be in the page cache only, and if a
+sync had failed the kernel counts those pages as clean, so that a sync would "succeed" without
+writing them. So what is not known to be on the disk is written once more before it is trusted.
+
+Group commit
+------------
+`append` writes without syncing; `sync` makes durable. At most one sync runs at a time: the first
+thread in is the leader, its one ``fdatasync`` covers every record appended before it began, and
+the others wait for it or for the next. Appending goes on while a sync runs, and these records
+are covered by the next sync only. This is safe: should the sync fail, neither group was
+acknowledged, and recovery drops both, as neither is known to be durable. Two syncs at a time
+would not be safe: Linux reports a write error to only one of two ``fsync`` of a descriptor.
+
+Thread safety: `Log` may be used from any thread; it holds its lock while writing, and not while
+syncing. One writer per directory: the caller holds the lock of the collection.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from .errors import (
+    ClosedError,
+    ForkedError,
+    LimitError,
+    PoisonedError,
+    ReadOnlyError,
+)
+from .segment import (
+    CLOSED,
+    HEADER_BYTES,
+    MARKER,
+    SEALED,
+    SEGMENT_HEADER_BYTES,
+    SYNCED_BEFORE,
+    Header,
+    Position,
+    Segment,
+    corrupt,
+    headers,
+    is_segment_name,
+    later_headers,
+    pack_header,
+    pack_segment_header,
+    read_record,
+    read_segment_header,
+    segment_name,
+)
+
+if TYPE_CHECKING:
+    from .codec import Buffer
+    from .files import Files
+
+__all__ = ["Durability", "Log", "LogTrimmedError"]
+
+Durability: TypeAlias = Literal["commit", "interval", "os"]
+
+SEGMENT_BYTES = 64 << 20
+MAX_PAYLOAD_BYTES = 1 << 40
+_COPY_BYTES = 1 << 20
+
+
+class LogTrimmedError(Exception):
+    """The log begins after the asked-for seq: read the newer checkpoint first."""
+
+
+class Log:
+    """The log of one collection, in one directory.
+
+    Make one with `Log.create` or `Log.open`. A context manager: leaving it closes it.
+
+    The three modes of ``durability`` say what `sync` promises when it returns:
+
+    - ``"commit"``: the commit survives a crash of the process, of the system, and loss of power.
+    - ``"interval"``: it survives a crash of the process at once. A thread syncs in the
+      background; loss of power loses at most the last ``interval_s`` seconds (and the time of
+      one sync), and never a commit without those after it.
+    - ``"os"``: it survives a crash of the process. When it reaches the disk is up to the
+      operating system, except that `flush`, `close` and the change of segments sync. Loss of
+      power loses the commits since then, some or all, always from a point to the end.
+
+    Attributes
+    ----------
+    last_seq : int
+        The newest commit in the log (that before the first segment, if there is none yet).
+    durable_seq : int
+        The newest commit known to be on the disk.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        files: Files,
+        collection_id: bytes,
+        *,
+        read_only: bool,
+        durability: Durability,
+        segment_bytes: int,
+        interval_s: float,
+    ) -> None:
+        if durability not in {"commit", "interval", "os"}:
+            raise ValueError(f'durability is {durability!r}; want "commit", "interval" or "os"')
+        if len(collection_id) != 16:
+            raise ValueError(f"the id has {len(collection_id)} bytes; want 16")
+        self._directory = directory
+        self._files = files
+        self._id = collection_id
+        self._read_only = read_only
+        self._durability = durability
+        self._segment_bytes = segment_bytes
+        self._interval_s = interval_s
+        self._pid = os.getpid()
+        self._changed = threading.Condition()
+        self._syncing = False
+        self._closed = False
+        self._failure: BaseException | None = None
+        self._syncer: threading.Thread | None = None
+        self._busy = False
+        self._fd = -1
+        self._segments: list[Segment] = []
+        self._at = Segment("", 1, 0, 0).start()
+        self._seen = self._at
+        self._durable_offset = 0
+        self.durable_seq = 0
+        self.syncs = 0
+
+    # Opening
+
+    @classmethod
+    def create(
+        cls,
+        directory: str,
+        files: Files,
+        collection_id: bytes,
+        *,
+        first_seq: int = 1,
+        durability: Durability = "commit",
+        segment_bytes: int = SEGMENT_BYTES,
+        interval_s: float = 0.1,
+    ) -> Log:
+        """Make the directory of a log with an empty first segment, all of it synced.
+
+        The directory may exist with what an interrupted creation has left; its name in the
+        parent is synced too.
+        """
+        log = cls(
+            directory,
+            files,
+            collection_id,
+            read_only=False,
+            durability=durability,
+            segment_bytes=segment_bytes,
+            interval_s=interval_s,
+        )
+        if not files.is_directory(directory):
+            files.make_directory(directory)
+        segment = log._write_segment(first_seq, chain=0)
+        files.replace(segment.path + ".tmp", segment.path)
+        files.sync_directory(directory)
+        files.sync_directory(os.path.dirname(directory) or ".")
+        log._segments = [segment]
+        log._at = segment.start()
+        log._start_appending()
+        return log
+
+    @classmethod
+    def open(
+        cls,
+        directory: str,
+        files: Files,
+        collection_id: bytes,
+        *,
+        after_seq: int = 0,
+        durable_seq: int = 0,
+        read_only: bool = False,
+        durability: Durability = "commit",
+        segment_bytes: int = SEGMENT_BYTES,
+        interval_s: float = 0.1,
+    ) -> Log:
+        """Check the log after ``after_seq``, repair a torn tail, and make it ready.
+
+        Parameters
+        ----------
+        after_seq : int
+            The checkpoint that the log continues; what is at or before it is not read.
+        durable_seq : int
+            The newest commit known, from elsewhere, to have been on the disk.
+        read_only : bool
+            Write nothing, and take an invalid tail as not yet written. For use beside a writer.
+
+        Raises
+        ------
+        CorruptionError
+            If the log has lost what it had acknowledged, or is not the log of this collection;
+            with the path and offset. Nothing was written.
+        LogTrimmedError
+            Read-only: a writer has removed what follows ``after_seq``.
+        """
+        log = cls(
+            directory,
+            files,
+            collection_id,
+            read_only=read_only,
+            durability=durability,
+            segment_bytes=segment_bytes,
+            interval_s=interval_s,
+        )
+        log._recover(after_seq, durable_seq)
+        return log
+
+    @property
+    def last_seq(self) -> int:
+        """The newest commit in the log."""
+        return self._at.seq
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the segments that are kept (not of ``.broken`` files)."""
+        total = 0
+        for segment in self._segments:
+            fd = self._files.open(segment.path)
+            total += self._files.size(fd)
+            self._files.close(fd)
+        return total
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether a failed sync has ended the life of this handle."""
+        return self._failure is not None
+
+    # Writing
+
+    def append(self, payload: Sequence[Buffer]) -> int:
+        """Write one commit, not yet synced, and return its seq.
+
+        Raises
+        ------
+        OSError
+            The system refused, for instance for want of space. The log is as it was before:
+            what had been written was cut off again.
+        PoisonedError
+            An earlier sync has failed (``unknown`` is None), or cutting off failed too.
+        """
+        self.check_owner()
+        with self._changed, self._alone():
+            if self._at.offset >= self._segment_bytes:
+                self._rotate()
+            seq = self._at.seq + 1
+            self._write_record(seq, payload)
+            if self._durability == "interval" and self._syncer is None:
+                self._syncer = threading.Thread(
+                    target=self._sync_in_background, name="upvec-log-sync", daemon=True
+                )
+                self._syncer.start()
+            return seq
+
+    def sync(self, seq: int | None = None) -> None:
+        """Keep the promise of the durability mode for all commits up to ``seq`` (None: all).
+
+        Raises
+        ------
+        PoisonedError
+            The sync failed: whether the commit is on the disk is unknown (``unknown`` is its
+            seq), and this handle writes no more. There is no retry: the kernel may have dropped
+            the data, and a second sync would succeed without it.
+        """
+        if self._durability == "commit":
+            self.flush(seq)
+            return
+        self.check_owner()
+        if self._failure is not None:
+            raise self._poisoned(self._at.seq if seq is None else seq)
+
+    def flush(self, seq: int | None = None) -> None:
+        """Put all commits up to ``seq`` (None: all) on the disk, in every mode.
+
+        Raises
+        ------
+        PoisonedError
+            As `sync`.
+        """
+        self.check_owner()
+        with self._changed:
+            wanted = self._at.seq if seq is None else seq
+            if wanted > self._at.seq:
+                raise ValueError(f"commit {wanted} is to be synced; the newest is {self._at.seq}")
+            while self.durable_seq < wanted and not self._read_only:
+                if self._failure is not None:
+                    raise self._poisoned(wanted)
+                self._check_open()
+                if self._syncing:
+                    self._changed.wait()
+                else:
+                    self._sync_now()
+
+    def rotate(self) -> None:
+        """Begin a new segment, so that `drop_before` can remove the present one.
+
+        On a full disk the present segment goes on.
+        """
+        self.check_owner()
+        with self._changed, self._alone():
+            if self._at.seq >= self._at.segment.first_seq:
+                self._rotate()
+
+    def drop_before(self, seq: int) -> int:
+        """Remove the segments that hold nothing after ``seq``; return how many.
+
+        Only after a checkpoint at ``seq`` is on the disk. The segment in use always stays.
+        """
+        self.check_owner()
+        with self._changed:
+            self._check_open()
+            if self._read_only:
+                raise ReadOnlyError("the log was opened for reading", path=self._directory)
+            # Oldest first. Should only some of it reach the disk, what is left lies before the
+            # checkpoint, where `open` does not mind gaps.
+            dropped = 0
+            while len(self._segments) > 1 and self._segments[1].first_seq <= seq + 1:
+                with suppress(FileNotFoundError):
+                    self._files.unlink(self._segments[0].path)
+                del self._segments[0]
+                dropped += 1
+            if dropped:
+                self._files.sync_directory(self._directory)
+            return dropped
+
+    def close(self) -> None:
+        """Sync, mark the end as clean, and release the file. Again: no effect.
+
+        In a forked child it only closes the descriptor. Errors of the last sync are raised, as
+        `flush` does; the log is closed all the same.
+        """
+        if self._pid != os.getpid():
+            self._closed = True
+            self._close_file()
+            return
+        with self._changed:
+            while self._busy:
+                self._changed.wait()
+            if self._closed:
+                return
+            self._busy = True
+            try:
+                self._mark_end()
+            finally:
+                self._closed = True
+                self._busy = False
+                self._close_file()
+                self._changed.notify_all()
+        if self._syncer is not None:
+            self._syncer.join()
+
+    def __enter__(self) -> Log:  # noqa: PYI034 - Self came with Python 3.11
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def check_owner(self) -> None:
+        """Refuse to work in a forked child.
+
+        Raises
+        ------
+        ForkedError
+            The child shares the file and its lock with the parent, but not the lock's state.
+        """
+        if self._pid != os.getpid():
+            raise ForkedError(
+                f"opened by process {self._pid}, used in process {os.getpid()}: open it again",
+                pid=self._pid,
+            )
+
+    # Reading
+
+    def replay(self, after_seq: int = 0) -> Iterator[tuple[int, memoryview]]:
+        """Yield (seq, payload) of every commit after ``after_seq``, in order, each verified.
+
+        On a read-only log it begins by looking for what a writer has added since, and ends at
+        what is not yet wholly written: call it again to follow the writer.
+
+        Raises
+        ------
+        CorruptionError
+            If the bytes are not what was written.
+        LogTrimmedError
+            Read-only: a writer has removed what follows ``after_seq``.
+        """
+        self.check_owner()
+        self._check_open()
+        try:
+            if self._read_only:
+                self._recover(after_seq, self.durable_seq)
+            with self._changed:
+                end = self._at.seq
+                needed = self._needed(self._segments, after_seq)
+            seen = self._seen if self._seen.seq <= after_seq else needed[0].start()
+            at = self._continue(seen, needed[0])
+            for segment in needed:
+                if segment.path != at.segment.path:
+                    at = segment.start()
+                for header, payload in self._walk(at, end):
+                    if header.seq > after_seq and not header.flags & MARKER:
+                        yield header.seq, memoryview(payload)
+        except FileNotFoundError as error:
+            raise LogTrimmedError(f"{error.filename} was removed after a checkpoint") from None
+        if at.seq < end:
+            raise corrupt(at.segment.path, at.offset, f"commit {at.seq + 1} is missing")
+        self._seen = at
+
+    def _walk(self, at: Position, end: int) -> Iterator[tuple[Header, bytes]]:
+        """Move the position through its segment, up to commit ``end``."""
+        fd = self._files.open(at.segment.path)
+        try:
+            size = self._files.size(fd)
+            while at.seq < end and at.offset < size:
+                record = read_record(self._files, fd, at, size)
+                if isinstance(record, str):
+                    raise corrupt(at.segment.path, at.offset, record)
+                yield record
+        finally:
+            self._files.close(fd)
+
+    # Recovery
+
+    def _recover(self, after_seq: int, durable_seq: int) -> None:
+        """Find the end of the log; for a writer also repair it and open it for appending."""
+        segments, unfinished = self._find_segments()
+        needed = self._needed(segments, after_seq)
+        # A reader that follows goes on where it has checked up to; the first time that is nowhere.
+        known = [s.path for s in needed]
+        checked = known.index(self._at.segment.path) if self._at.segment.path in known else 0
+        at = self._continue(self._at, needed[checked])
+        for segment in needed[checked:]:
+            if segment.path != at.segment.path:
+                self._check_successor(at, segment)
+                at = segment.start()
+            durable_seq = self._scan(at, durable_seq, last=segment is needed[-1])
+        following = self._unfinished_rotation(at, unfinished) if at.sealed else None
+        if at.seq < durable_seq:
+            raise corrupt(
+                at.segment.path,
+                at.offset,
+                f"the log ends at commit {at.seq}, but {durable_seq} was on the disk",
+            )
+        self._segments = segments
+        self.durable_seq = durable_seq
+        self._at = at
+        if not self._read_only:
+            self._repair(following)
+
+    def _find_segments(self) -> tuple[list[Segment], set[str]]:
+        """Read the headers of all segments; also return the names of unfinished files."""
+        segments = []
+        unfinished = set()
+        for name in self._files.list(self._directory):
+            path = os.path.join(self._directory, name)
+            if name.endswith(".tmp"):
+                unfinished.add(name)
+            elif is_segment_name(name):
+                with self._if_still_there():
+                    segments.append(
+                        read_segment_header(self._files, path, int(name[:20]), self._id)
+                    )
+            elif name.endswith(".log"):
+                raise corrupt(path, 0, "not a segment of this log")
+        return segments, unfinished
+
+    @contextmanager
+    def _if_still_there(self) -> Iterator[None]:
+        """Let a reader pass over what a writer has removed since it was listed."""
+        try:
+            yield
+        except FileNotFoundError:
+            if not self._read_only:
+                raise
+
+    def _needed(self, segments: Sequence[Segment], after_seq: int) -> list[Segment]:
+        """Return the segments from the one that holds the commit after ``after_seq``."""
+        first = [s for s in segments if s.first_seq <= after_seq + 1][-1:]
+        if not first:
+            begin = f"at commit {segments[0].first_seq}" if segments else "nowhere"
+            message = f"commit {after_seq + 1} is missing: the log begins {begin}"
+            if self._read_only or self._fd >= 0:
+                raise LogTrimmedError(message)
+            raise corrupt(self._directory, 0, message)
+        return [s for s in segments if s.first_seq >= first[0].first_seq]
+
+    @staticmethod
+    def _continue(earlier: Position, segment: Segment) -> Position:
+        """Return a copy of the earlier position if it lies in the segment, else its start."""
+        return replace(earlier) if earlier.segment.path == segment.path else segment.start()
+
+    def _check_successor(self, before: Position, segment: Segment) -> None:
+        if segment.first_seq != before.seq + 1:
+            raise corrupt(
+                self._directory,
+                0,
+                f"the segment of commit {before.seq + 1} is missing before {segment.path}",
+            )
+        if segment.chain != before.chain:
+            raise corrupt(segment.path, 32, "does not continue the segment before it")
+
+    def _unfinished_rotation(self, at: Position, unfinished: set[str]) -> Segment | None:
+        """Return the segment that a sealed last one promises; for readers it may be to come."""
+        if self._read_only:
+            return None
+        path = self._segment_path(at.seq + 1)
+        if os.path.basename(path) + ".tmp" not in unfinished:
+            raise corrupt(self._directory, 0, f"{at.segment.path} is sealed, but {path} is missing")
+        segment = read_segment_header(self._files, path + ".tmp", at.seq + 1, self._id)
+        segment.path = path
+        self._check_successor(at, segment)
+        return segment
+
+    def _scan(self, at: Position, durable_seq: int, *, last: bool) -> int:
+        """Move the position to the end of its segment; return the newest durable seq known."""
+        fd = self._files.open(at.segment.path)
+        try:
+            while at.offset < (size := self._files.size(fd)):
+                record = read_record(self._files, fd, at, size)
+                if isinstance(record, str):
+                    problem = self._judge(fd, at, record, durable_seq, last=last)
+                    if problem is None:
+                        break
+                    # Beside a live writer the record may have been completed after it was
+                    # read, and before it was judged by those that follow it.
+                    if self._read_only:
+                        record = read_record(self._files, fd, at, self._files.size(fd))
+                    if isinstance(record, str):
+                        raise corrupt(at.segment.path, at.offset, problem)
+                durable_seq = max(durable_seq, record[0].durable_seq)
+        finally:
+            self._files.close(fd)
+        return durable_seq
+
+    def _judge(
+        self, fd: int, at: Position, problem: str, durable_seq: int, *, last: bool
+    ) -> str | None:
+        """Say why the invalid record at the position is corruption; None: it is a torn tail."""
+        if not last:
+            return f"{problem}, in a segment that is not the last"
+        for header in later_headers(self._files, fd, at):
+            durable_seq = max(durable_seq, header.durable_seq)
+            if header.flags & SYNCED_BEFORE:
+                return f"{problem}, but it was on the disk before commit {header.seq}"
+        if at.seq + 1 <= durable_seq:
+            return f"{problem}, but commit {durable_seq} was on the disk"
+        return None
+
+    def _repair(self, following: Segment | None) -> None:
+        """Cut off a torn tail, complete a change of segments, and make all of it durable."""
+        self._cut_and_settle(self._at)
+        if following is not None:
+            self._files.replace(following.path + ".tmp", following.path)
+            self._segments.append(following)
+            self._at = following.start()
+        for name in self._files.list(self._directory):
+            if name.endswith(".tmp"):
+                self._files.unlink(os.path.join(self._directory, name))
+        # Also for the name of the last segment, should its creator have died before this.
+        self._files.sync_directory(self._directory)
+        self._start_appending()
+
+    def _cut_and_settle(self, at: Position) -> None:
+        """Cut off a torn tail, and put on the disk what may be in the page cache only."""
+        files = self._files
+        fd = files.open(at.segment.path, write=True)
+        try:
+            if files.size(fd) > at.offset:
+                if any(any(block) for block in files.blocks(fd, at.offset)):
+                    self._keep_broken(fd, at)
+                files.truncate(fd, at.offset)
+            start = self._first_in_doubt(fd, at)
+            while start < at.offset:
+                block = files.read(fd, min(_COPY_BYTES, at.offset - start), start)
+                start = files.write(fd, [block], start)
+            files.sync(fd)
+        finally:
+            files.close(fd)
+
+    def _first_in_doubt(self, fd: int, at: Position) -> int:
+        """Return the offset from which on nothing says that it was on the disk."""
+        settled = SEGMENT_HEADER_BYTES
+        for offset, header in headers(self._files, fd, at.segment.start(), at.offset):
+            if header.flags & SYNCED_BEFORE:
+                settled = offset
+            if header.seq <= self.durable_seq and not header.flags & MARKER:
+                settled = offset + HEADER_BYTES + header.size
+        return settled
+
+    def _keep_broken(self, fd: int, at: Position) -> None:
+        """Copy the torn tail to a file of its own; the name is the same if this is repeated."""
+        path = f"{at.segment.path}.{at.offset}.broken"
+        copy = self._files.create(path + ".tmp")
+        try:
+            end = 0
+            for block in self._files.blocks(fd, at.offset):
+                end = self._files.write(copy, [block], end)
+            self._files.sync(copy)
+        finally:
+            self._files.close(copy)
+        self._files.replace(path + ".tmp", path)
+        self._files.sync_directory(self._directory)
+
+    # With the lock held
+
+    def _start_appending(self) -> None:
+        """Go on at the present position, up to which everything is on the disk."""
+        self._fd = self._files.open(self._at.segment.path, write=True)
+        self.durable_seq = self._at.seq
+        self._durable_offset = self._at.offset
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other writers out, although the lock is released while syncing."""
+        while self._busy:
+            self._changed.wait()
+        self._check_writable()
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+            self._changed.notify_all()
+
+    def _wait_for_sync(self) -> None:
+        while self._syncing:
+            self._changed.wait()
+
+    def _write_record(self, seq: int, payload: Sequence[Buffer], flags: int = 0) -> None:
+        at = self._at
+        size = sum(len(part) for part in payload)
+        if size > MAX_PAYLOAD_BYTES:
+            raise LimitError(
+                f"a commit of {size} bytes; at most {MAX_PAYLOAD_BYTES}",
+                got=size,
+                want=MAX_PAYLOAD_BYTES,
+            )
+        checksum = at.chain
+        for part in payload:
+            checksum = zlib.crc32(part, checksum)
+        if self._durable_offset == at.offset:
+            flags |= SYNCED_BEFORE
+        header = Header(seq, size, checksum, at.chain, self.durable_seq, flags)
+        try:
+            raw = pack_header(header, at.segment.salt)
+            end = self._files.write(self._fd, [raw, *payload], at.offset)
+        except BaseException as error:
+            self._retreat(error)
+            raise
+        sealed, closed = bool(flags & SEALED), bool(flags & CLOSED)
+        self._at = Position(at.segment, end, seq, checksum, sealed, closed)
+
+    def _retreat(self, cause: BaseException) -> None:
+        """Cut off what a failed write has left, durably, before anything else is written."""
+        try:
+            self._files.truncate(self._fd, self._at.offset)
+            self._wait_for_sync()
+            self._sync_now()
+        except BaseException as error:  # noqa: BLE001 - raised again, as what it means
+            if self._failure is None:
+                self._failure = error
+            self._changed.notify_all()
+            raise self._poisoned(self._at.seq + 1) from cause
+
+    def _sync_now(self) -> None:
+        """Sync everything written so far; the lock is released meanwhile, and nobody else syncs."""
+        seq, offset, fd = self._at.seq, self._at.offset, self._fd
+        self._syncing = True
+        self._changed.release()
+        try:
+            self._files.sync_data(fd)
+        except OSError as error:
+            self._failure = error
+        finally:
+            self._changed.acquire()
+            self._syncing = False
+            self._changed.notify_all()
+        self.syncs += 1
+        if self._failure is not None:
+            raise self._poisoned(seq) from self._failure
+        self.durable_seq, self._durable_offset = seq, offset
+
+    def _rotate(self) -> None:
+        """Begin a new segment; if that is refused, stay with the present one."""
+        self._wait_for_sync()
+        self._check_writable()
+        first_seq, chain = self._at.seq + 1, self._at.chain
+        try:
+            segment = self._write_segment(first_seq, chain)
+            self._files.sync_directory(self._directory)
+        except OSError:
+            with suppress(OSError):
+                self._files.unlink(self._segment_path(first_seq) + ".tmp")
+            return
+        # The seal promises a next segment, so that one is on the disk before it, under a name
+        # that nothing reads: a crash before the seal leaves a file to remove, one after it a
+        # name to put right.
+        self._write_record(self._at.seq, (), SEALED)
+        self._sync_now()
+        try:
+            self._files.replace(segment.path + ".tmp", segment.path)
+            self._files.sync_directory(self._directory)
+            self._close_file()
+            self._fd = self._files.open(segment.path, write=True)
+        except BaseException as error:
+            self._failure = error
+            raise self._poisoned(None) from error
+        self._segments.append(segment)
+        self._at = segment.start()
+        self._durable_offset = self._at.offset
+
+    def _write_segment(self, first_seq: int, chain: int) -> Segment:
+        """Write and sync an empty segment under its temporary name."""
+        salt = int.from_bytes(os.urandom(4), "little")
+        segment = Segment(self._segment_path(first_seq), first_seq, salt, chain)
+        self._files.write_new(segment.path + ".tmp", [pack_segment_header(self._id, segment)])
+        return segment
+
+    def _mark_end(self) -> None:
+        """Sync, and mark the end as clean if there is anything to mark."""
+        self._wait_for_sync()
+        if self._read_only or self._failure is not None:
+            return
+        if self.durable_seq < self._at.seq:
+            self._sync_now()
+        if self._at.closed or self._at.offset == SEGMENT_HEADER_BYTES:
+            return
+        # All commits are on the disk. The marker helps recovery, but nobody has to know of a
+        # disk too full for it.
+        with suppress(OSError, PoisonedError):
+            self._write_record(self._at.seq, (), CLOSED)
+            self._sync_now()
+
+    def _sync_in_background(self) -> None:
+        with self._changed:
+            while self._is_working():
+                due = time.monotonic() + self._interval_s
+                while self._is_working() and (rest := due - time.monotonic()) > 0:
+                    self._changed.wait(rest)
+                if not self._syncing and self._is_working() and self.durable_seq < self._at.seq:
+                    with suppress(PoisonedError):  # the next append or sync raises it
+                        self._sync_now()
+
+    def _is_working(self) -> bool:
+        return not self._closed and self._failure is None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the log is closed")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self._read_only:
+            raise ReadOnlyError("the log was opened for reading", path=self._directory)
+        if self._failure is not None:
+            raise self._poisoned(None)
+
+    def _poisoned(self, unknown: int | None) -> PoisonedError:
+        what = "" if unknown is None else f"; whether commit {unknown} is on the disk is unknown"
+        return PoisonedError(
+            f"the log takes no more commits after a failure ({self._failure}){what}",
+            unknown=unknown,
+            cause=self._failure,
+        )
+
+    def _close_file(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._files.close(fd)
+
+    def _segment_path(self, first_seq: int) -> str:
+        return os.path.join(self._directory, segment_name(first_seq))

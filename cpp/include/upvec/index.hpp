@@ -1,0 +1,200 @@
+// Index: keys and vectors in memory, with approximate nearest-neighbour search and in-place upsert.
+//
+// Thread safety: every function may be called from any thread at any time. Writers (upsert, remove,
+// publish, reserve, save, check, digest) take turns; readers (get, search, …) never wait for them.
+// A reader sees the state of one commit: all of a batch or nothing of it.
+// A function that throws has changed nothing, except on exhausted memory in the middle of a commit, after
+// which the index can be read but refuses to be written.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "upvec/error.hpp"
+#include "upvec/types.hpp"
+#include "upvec/version.hpp"
+
+namespace upvec {
+
+struct IndexOptions {
+  std::size_t dim = 0;
+  Metric metric = Metric::kL2;
+  KeyType key_type = KeyType::kInt64;
+  std::size_t m = 16;                 // links a level above 0; twice as many on level 0
+  std::size_t ef_construction = 200;  // candidates held while links are chosen
+  std::uint64_t seed = 0;             // of key hashes and of levels
+};
+
+struct WriteOptions {
+  unsigned threads = 0;  // 0: one per processor
+  bool publish = true;   // false: readers see the commit after publish()
+};
+
+struct UpsertOptions : WriteOptions {
+  Mode mode = Mode::kUpsert;
+  Duplicates duplicates = Duplicates::kError;
+};
+
+// An owned column of keys, of the type of the index.
+struct Keys {
+  KeyType type = KeyType::kInt64;
+  std::vector<std::int64_t> ints;
+  std::vector<std::uint64_t> offsets{0};  // of strings; one more than there are
+  std::string bytes;
+
+  [[nodiscard]] std::size_t size() const noexcept {
+    return type == KeyType::kInt64 ? ints.size() : offsets.size() - 1;
+  }
+  [[nodiscard]] KeySpan span() const noexcept {
+    return type == KeyType::kInt64 ? KeySpan::ints(ints) : KeySpan::strings(offsets, bytes.data());
+  }
+  void add(std::int64_t key) { ints.push_back(key); }
+  void add(std::string_view key) {
+    bytes += key;
+    offsets.push_back(bytes.size());
+  }
+};
+
+// q rows of k; unfilled places have key 0 or "" and distance infinity.
+struct SearchResult {
+  Keys keys;
+  std::vector<float> distances;
+  std::vector<std::int64_t> counts;  // filled places of each row
+};
+
+// The hits of query i stand at [offsets[i], offsets[i + 1]), nearest first.
+struct RangeResult {
+  std::vector<std::int64_t> offsets;
+  Keys keys;
+  std::vector<float> distances;
+};
+
+struct CheckReport {
+  std::size_t live = 0;
+  std::size_t reachable = 0;       // live slots found breadth first from the entry, on level 0
+  std::size_t dangling = 0;        // links to slots that are not live, or not on that level
+  std::size_t doubled = 0;         // links that stand twice in a list
+  std::size_t self_links = 0;
+  std::size_t in_list_errors = 0;  // in-lists that do not agree with the links
+  std::size_t anchor_errors = 0;   // anchors without a mutual link, or that do not lead to the root
+  std::size_t key_errors = 0;      // keys that do not lead to their slot
+  std::size_t pending = 0;         // slots whose planned row was not published
+  std::size_t below_floor = 0;     // slots with fewer links than a quarter of the cap
+  std::vector<std::size_t> degrees;     // histogram on level 0, by number of links
+  std::vector<std::size_t> in_degrees;  // the same of links that lead here, by powers of two: 0, 1, 2-3, …
+
+  // Every invariant holds. (below_floor is quality, not an invariant: a small graph has few links.)
+  [[nodiscard]] bool ok() const noexcept {
+    return reachable == live && dangling + doubled + self_links == 0 &&
+           in_list_errors + anchor_errors + key_errors + pending == 0;
+  }
+};
+
+struct Stats {
+  std::size_t live = 0;
+  std::size_t slots = 0;  // ever used
+  std::size_t rows = 0;   // in use, with those kept for readers
+  std::uint64_t seq = 0;
+  std::size_t vector_bytes = 0;
+  std::size_t link_bytes = 0;
+  std::size_t key_bytes = 0;
+  std::size_t other_bytes = 0;
+  unsigned max_level = 0;
+  std::uint64_t queries = 0;  // searches, with those made to place rows
+  std::uint64_t distances = 0;
+  std::uint64_t hops = 0;
+};
+
+struct Store;
+
+// A pinned version; what it shows is kept until it is destroyed. Keeps the index alive.
+class Snapshot {
+ public:
+  struct State;
+  explicit Snapshot(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  [[nodiscard]] std::uint64_t seq() const noexcept;
+
+ private:
+  friend class Index;
+  std::shared_ptr<State> state_;
+};
+
+// A compiled set of allowed keys. Keys that are not in the index when it is made are ignored.
+class Filter {
+ public:
+  struct State;
+  explicit Filter(std::shared_ptr<const State> state) : state_(std::move(state)) {}
+  [[nodiscard]] std::size_t size() const noexcept;
+
+ private:
+  friend class Index;
+  std::shared_ptr<const State> state_;
+};
+
+struct ReadOptions {
+  const Snapshot* snapshot = nullptr;  // null: what is published when the call starts
+};
+
+struct SearchOptions : ReadOptions {
+  std::size_t ef = 0;              // candidates held; 0: max(2 k, 64)
+  const Filter* filter = nullptr;  // null: all keys are allowed
+  unsigned threads = 0;
+};
+
+class Index {
+ public:
+  explicit Index(const IndexOptions& options);
+
+  // One outcome a row. Vectors must be finite, of the index's dimension, and not zero under cosine.
+  std::vector<Outcome> upsert(const KeySpan& keys, MatrixView vectors,
+                              const UpsertOptions& options = {});
+  // 1 where something was removed.
+  std::vector<std::uint8_t> remove(const KeySpan& keys, const WriteOptions& options = {});
+  // Makes every commit so far visible. Returns the published seq.
+  std::uint64_t publish();
+  // Makes room for so many keys in all.
+  void reserve(std::size_t keys);
+
+  [[nodiscard]] Snapshot snapshot() const;
+  // Of the newest commit, published or not.
+  [[nodiscard]] Snapshot head_snapshot() const;
+  [[nodiscard]] Filter filter(const KeySpan& allowed, const ReadOptions& options = {}) const;
+
+  // vectors: room for keys.size() * dim floats; found: for keys.size(). Rows not found become zeros.
+  void get(const KeySpan& keys, float* vectors, std::uint8_t* found,
+           const ReadOptions& options = {}) const;
+  [[nodiscard]] SearchResult search(MatrixView queries, std::size_t k,
+                                    const SearchOptions& options = {}) const;
+  // By measuring every row: the oracle of search().
+  [[nodiscard]] SearchResult exact_search(MatrixView queries, std::size_t k,
+                                          const SearchOptions& options = {}) const;
+  // Everything that is found at no more than the radius (in the metric's distance).
+  [[nodiscard]] RangeResult range_search(MatrixView queries, float radius,
+                                         const SearchOptions& options = {}) const;
+  [[nodiscard]] Keys keys(const ReadOptions& options = {}) const;
+  [[nodiscard]] std::size_t size() const noexcept;  // published
+
+  // Written to a temporary file, synced, then renamed to path.
+  void save(const std::string& path) const;
+  // With map, the file is read through a mapping instead of a buffer.
+  static Index load(const std::string& path, bool map = true);
+  static Index load_bytes(const void* data, std::size_t size_bytes);
+  [[nodiscard]] Index copy() const;
+
+  [[nodiscard]] CheckReport check() const;
+  // Of keys, vectors, links and anchors, as 32 hexadecimal digits.
+  [[nodiscard]] std::string digest() const;
+  [[nodiscard]] Stats stats() const;
+  [[nodiscard]] const IndexOptions& options() const noexcept;
+  // The name of the distance kernels in use.
+  [[nodiscard]] static const char* simd();
+
+ private:
+  explicit Index(std::shared_ptr<Store> store) : store_(std::move(store)) {}
+  std::shared_ptr<Store> store_;
+};
+
+}  // namespace upvec

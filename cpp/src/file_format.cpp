@@ -1,0 +1,525 @@
+#include "file_format.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <string_view>
+
+#include "checksum.hpp"
+#include "files.hpp"
+
+namespace upvec {
+namespace {
+
+static_assert(std::endian::native == std::endian::little,
+              "the file format is little-endian; this machine needs byte swaps on load and save");
+
+constexpr std::string_view kMagic{"UPVECIX\n", 8};
+constexpr std::uint32_t kVersion = 1;
+constexpr std::size_t kHeaderBytes = 96;
+constexpr std::size_t kSectionHeaderBytes = 16;
+constexpr std::size_t kSlotBytes = 8;
+constexpr std::uint8_t kStoredFlags = kLive | kInFreeList;
+
+template <typename T>
+void put(std::vector<std::byte>& out, T value) {
+  const auto* const bytes = reinterpret_cast<const std::byte*>(&value);
+  out.insert(out.end(), bytes, bytes + sizeof value);
+}
+
+void put_bytes(std::vector<std::byte>& out, const void* data, std::size_t size) {
+  const auto* const bytes = static_cast<const std::byte*>(data);
+  out.insert(out.end(), bytes, bytes + size);
+}
+
+using Sink = std::function<void(std::span<const std::byte>)>;
+
+// Writing ---------------------------------------------------------------------------------------
+
+class Saver {
+ public:
+  explicit Saver(const Store& store)
+      : store_(store),
+        graph_(store.graph),
+        end_(store.graph.slot_end.load(std::memory_order_relaxed)) {}
+
+  void write(const Sink& sink) const {
+    const std::vector<std::byte> slots = slot_section();
+    const std::vector<std::byte> keys = key_section();
+    const std::vector<std::byte> links = link_section();
+    const std::vector<std::byte> upper = upper_section();
+    const std::vector<std::byte> free = free_section();
+    const std::size_t vector_bytes = store_.live * store_.options.dim * sizeof(float);
+    const std::size_t total = kHeaderBytes + 6 * kSectionHeaderBytes + slots.size() + keys.size() +
+                              vector_bytes + links.size() + upper.size() + free.size();
+    sink(header(total));
+    section(sink, 1, slots);
+    section(sink, 2, keys);
+    vector_section(sink, vector_bytes);
+    section(sink, 4, links);
+    section(sink, 5, upper);
+    section(sink, 6, free);
+  }
+
+ private:
+  [[nodiscard]] bool live(Slot slot) const { return (graph_.info[slot].flags & kLive) != 0; }
+
+  [[nodiscard]] std::vector<std::byte> header(std::size_t total) const {
+    const IndexOptions& options = store_.options;
+    std::vector<std::byte> out;
+    put_bytes(out, kMagic.data(), kMagic.size());
+    put(out, kVersion);
+    put(out, static_cast<std::uint32_t>(kHeaderBytes));
+    put(out, static_cast<std::uint64_t>(total));
+    put(out, static_cast<std::uint32_t>(options.dim));
+    put(out, options.metric);
+    put(out, options.key_type);
+    put(out, std::uint16_t{0});
+    put(out, static_cast<std::uint32_t>(options.m));
+    put(out, static_cast<std::uint32_t>(options.ef_construction));
+    put(out, options.seed);
+    put(out, store_.head);
+    put(out, end_);
+    put(out, store_.anchors.root());
+    put(out, static_cast<std::uint64_t>(store_.live));
+    out.resize(kHeaderBytes - 4);
+    put(out, crc32c(out.data(), out.size()));
+    return out;
+  }
+
+  static void section_header(const Sink& sink, std::uint32_t number, std::uint64_t size,
+                             std::uint32_t crc) {
+    std::vector<std::byte> out;
+    put(out, size);
+    put(out, crc);
+    put(out, number);
+    sink(out);
+  }
+
+  static void section(const Sink& sink, std::uint32_t number, std::span<const std::byte> payload) {
+    section_header(sink, number, payload.size(), crc32c(payload.data(), payload.size()));
+    sink(payload);
+  }
+
+  // The vectors go out as they lie, without a copy of them all: once for the checksum, once for real.
+  void vector_section(const Sink& sink, std::size_t size) const {
+    const std::size_t row_bytes = store_.options.dim * sizeof(float);
+    std::uint32_t crc = 0;
+    for (Slot slot = 1; slot < end_; ++slot) {
+      if (live(slot)) crc = crc32c(graph_.planned_vector(slot), row_bytes, crc);
+    }
+    section_header(sink, 3, size, crc);
+    for (Slot slot = 1; slot < end_; ++slot) {
+      if (live(slot)) {
+        sink({reinterpret_cast<const std::byte*>(graph_.planned_vector(slot)), row_bytes});
+      }
+    }
+  }
+
+  [[nodiscard]] std::vector<std::byte> slot_section() const {
+    std::vector<std::byte> out;
+    out.reserve((end_ - 1) * kSlotBytes);
+    for (Slot slot = 1; slot < end_; ++slot) {
+      put(out, static_cast<std::uint8_t>(graph_.info[slot].flags & kStoredFlags));
+      put(out, static_cast<std::uint8_t>(graph_.level_of(slot)));
+      put(out, std::uint16_t{0});
+      put(out, graph_.info[slot].anchor);
+    }
+    return out;
+  }
+
+  [[nodiscard]] std::vector<std::byte> key_section() const {
+    std::vector<std::byte> out;
+    for (Slot slot = 1; slot < end_; ++slot) {
+      const StoredKey key{graph_.info[slot].key};
+      if (store_.options.key_type == KeyType::kInt64) {
+        put(out, KeyIndex::int_of(key));
+      } else {
+        const std::string_view text = KeyIndex::string_of(key);
+        put(out, static_cast<std::uint32_t>(text.size()));
+        put_bytes(out, text.data(), text.size());
+      }
+    }
+    return out;
+  }
+
+  void put_list(std::vector<std::byte>& out, Slot slot, unsigned level) const {
+    std::vector<Slot> slots(graph_.table(level).cap());
+    const std::size_t n = graph_.table(level).read(graph_.list_of(slot, level), slots.data());
+    put(out, static_cast<std::uint16_t>(n));
+    put_bytes(out, slots.data(), n * sizeof(Slot));
+  }
+
+  [[nodiscard]] std::vector<std::byte> link_section() const {
+    std::vector<std::byte> out;
+    for (Slot slot = 1; slot < end_; ++slot) {
+      if (live(slot)) put_list(out, slot, 0);
+    }
+    return out;
+  }
+
+  [[nodiscard]] std::vector<std::byte> upper_section() const {
+    std::vector<std::byte> out;
+    for (Slot slot = 1; slot < end_; ++slot) {
+      if (!live(slot)) continue;
+      for (unsigned level = 1; level <= graph_.level_of(slot); ++level) put_list(out, slot, level);
+    }
+    return out;
+  }
+
+  [[nodiscard]] std::vector<std::byte> free_section() const {
+    std::vector<std::byte> out;
+    for (const Slot slot : store_.free_slots) put(out, slot);
+    return out;
+  }
+
+  const Store& store_;
+  const Graph& graph_;
+  Slot end_;
+};
+
+// Reading ---------------------------------------------------------------------------------------
+
+// Bytes that may say anything. Every take is checked against what is left.
+class Reader {
+ public:
+  Reader(std::span<const std::byte> bytes, const std::string& name) : bytes_(bytes), name_(name) {}
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw Error(ErrorCode::kCorruption, name_ + ": " + what);
+  }
+  void require(bool fine, const char* what) const {
+    if (!fine) fail(what);
+  }
+  [[nodiscard]] std::size_t left() const noexcept { return bytes_.size(); }
+  std::span<const std::byte> take(std::size_t size) {
+    if (size > bytes_.size()) {
+      fail("ends too early: " + std::to_string(size) + " bytes wanted, " +
+           std::to_string(bytes_.size()) + " left");
+    }
+    const std::span<const std::byte> taken = bytes_.first(size);
+    bytes_ = bytes_.subspan(size);
+    return taken;
+  }
+  template <typename T>
+  T take() {
+    T value;
+    std::memcpy(&value, take(sizeof value).data(), sizeof value);
+    return value;
+  }
+  [[nodiscard]] const std::string& name() const noexcept { return name_; }
+
+ private:
+  std::span<const std::byte> bytes_;
+  const std::string& name_;
+};
+
+struct Header {
+  IndexOptions options;
+  std::uint64_t seq;
+  Slot end;
+  Slot root;
+  std::uint64_t live;
+};
+
+Header read_header(Reader& reader, std::size_t file_bytes) {
+  Reader head(reader.take(kHeaderBytes), reader.name());
+  const auto whole = head.take(kHeaderBytes - 4);
+  Reader fields(whole, reader.name());
+  const auto magic = fields.take(kMagic.size());
+  if (std::memcmp(magic.data(), kMagic.data(), kMagic.size()) != 0) {
+    reader.fail("not an upvec index file");
+  }
+  const auto version = fields.take<std::uint32_t>();
+  if (version != kVersion) {
+    reader.fail("format version " + std::to_string(version) + "; this upvec reads version " +
+                std::to_string(kVersion));
+  }
+  if (crc32c(whole.data(), whole.size()) != head.take<std::uint32_t>()) {
+    reader.fail("the header does not match its checksum");
+  }
+  reader.require(fields.take<std::uint32_t>() == kHeaderBytes, "header of an unknown size");
+  const auto total = fields.take<std::uint64_t>();
+  if (total != file_bytes) {
+    reader.fail("has " + std::to_string(file_bytes) + " bytes; its header says " +
+                std::to_string(total));
+  }
+  Header header;
+  header.options.dim = fields.take<std::uint32_t>();
+  const auto metric = fields.take<std::uint8_t>();
+  const auto key_type = fields.take<std::uint8_t>();
+  reader.require(metric <= 2, "unknown metric");
+  reader.require(key_type <= 1, "unknown key type");
+  header.options.metric = Metric{metric};
+  header.options.key_type = KeyType{key_type};
+  fields.take<std::uint16_t>();
+  header.options.m = fields.take<std::uint32_t>();
+  header.options.ef_construction = fields.take<std::uint32_t>();
+  header.options.seed = fields.take<std::uint64_t>();
+  header.seq = fields.take<std::uint64_t>();
+  header.end = fields.take<Slot>();
+  header.root = fields.take<Slot>();
+  header.live = fields.take<std::uint64_t>();
+  reader.require(header.end >= 1 && header.end <= kMaxSlots, "impossible number of slots");
+  reader.require(header.live < header.end, "more live slots than slots");
+  reader.require(header.root < header.end && (header.root == kNoSlot) == (header.live == 0),
+                 "impossible root");
+  return header;
+}
+
+class Loader {
+ public:
+  Loader(std::span<const std::byte> bytes, const std::string& name)
+      : reader_(bytes, name), header_(read_header(reader_, bytes.size())) {
+    for (std::uint32_t number = 1; number <= kSections; ++number) {
+      const auto size = reader_.take<std::uint64_t>();
+      const auto crc = reader_.take<std::uint32_t>();
+      reader_.require(reader_.take<std::uint32_t>() == number, "sections out of order");
+      reader_.require(size <= reader_.left(), "a section is longer than the file");
+      sections_[number] = reader_.take(static_cast<std::size_t>(size));
+      if (crc32c(sections_[number].data(), sections_[number].size()) != crc) {
+        reader_.fail("section " + std::to_string(number) + " does not match its checksum");
+      }
+    }
+    reader_.require(reader_.left() == 0, "bytes after the last section");
+  }
+
+  std::shared_ptr<Store> load() {
+    check_sizes();
+    try {
+      store_ = std::make_shared<Store>(header_.options);
+    } catch (const Error& error) {
+      reader_.fail(error.what());
+    }
+    store_->graph.ensure_slots(header_.end);
+    store_->graph.rows.reserve(header_.live + 1);
+    store_->graph.slot_end.store(header_.end, std::memory_order_release);
+    load_slots();
+    load_keys();
+    load_vectors();
+    load_lists(4);
+    load_lists(5);
+    load_free();
+    check_anchors();
+    make_in_lists();
+    finish();
+    return store_;
+  }
+
+ private:
+  static constexpr std::uint32_t kSections = 6;
+
+  Reader section(std::uint32_t number) const { return {sections_[number], reader_.name()}; }
+
+  // What the sections must hold for so many slots, before any memory is taken for them.
+  void check_sizes() const {
+    const std::uint64_t slots = header_.end - 1;
+    reader_.require(sections_[1].size() == slots * kSlotBytes, "slot section of the wrong size");
+    const std::uint64_t least_key = header_.options.key_type == KeyType::kInt64 ? 8 : 4;
+    reader_.require(sections_[2].size() / least_key >= slots, "key section too short");
+    reader_.require(header_.options.dim >= 1 && header_.options.dim <= 65536, "impossible dimension");
+    reader_.require(sections_[3].size() == header_.live * header_.options.dim * sizeof(float),
+                    "vector section of the wrong size");
+  }
+
+  [[nodiscard]] bool live(Slot slot) const {
+    return (store_->graph.info[slot].flags & kLive) != 0;
+  }
+
+  void load_slots() {
+    Reader in = section(1);
+    std::uint64_t live_slots = 0;
+    for (Slot slot = 1; slot < header_.end; ++slot) {
+      SlotInfo& info = store_->graph.info[slot];
+      info.flags = in.take<std::uint8_t>();
+      const auto top = in.take<std::uint8_t>();
+      in.take<std::uint16_t>();
+      info.anchor = in.take<Slot>();
+      in.require((info.flags & ~kStoredFlags) == 0, "unknown slot flags");
+      in.require(top <= kMaxLevel, "impossible level");
+      in.require(info.anchor < header_.end, "impossible anchor");
+      store_->set_level(slot, top);
+      if (!live(slot)) continue;
+      ++live_slots;
+      if (top > 0) store_->by_level[top].insert(slot);
+    }
+    in.require(live_slots == header_.live, "wrong number of live slots");
+  }
+
+  void load_keys() {
+    Reader in = section(2);
+    store_->keys.reserve(header_.end - 1);
+    for (Slot slot = 1; slot < header_.end; ++slot) {
+      const std::size_t before = store_->keys.size();
+      StoredKey key;
+      if (header_.options.key_type == KeyType::kInt64) {
+        const auto value = in.take<std::int64_t>();
+        key = store_->keys.assign(KeySpan::ints({&value, 1}), 0, slot);
+      } else {
+        const auto size = in.take<std::uint32_t>();
+        const auto text = in.take(size);
+        const std::uint64_t offsets[2] = {0, size};
+        key = store_->keys.assign(
+            KeySpan::strings(offsets, reinterpret_cast<const char*>(text.data())), 0, slot);
+      }
+      in.require(store_->keys.size() == before + 1, "one key for two slots");
+      store_->graph.info[slot].key = static_cast<std::uint64_t>(key);
+    }
+    in.require(in.left() == 0, "bytes after the last key");
+  }
+
+  void load_vectors() {
+    Reader in = section(3);
+    Graph& graph = store_->graph;
+    const std::size_t row_bytes = header_.options.dim * sizeof(float);
+    for (Slot slot = 1; slot < header_.end; ++slot) {
+      if (!live(slot)) continue;
+      const Row row = graph.rows.allocate();
+      float* const vector = graph.rows.vector(row);
+      std::memcpy(vector, in.take(row_bytes).data(), row_bytes);
+      for (std::size_t i = 0; i < header_.options.dim; ++i) {
+        in.require(std::isfinite(vector[i]), "a vector that is not finite");
+      }
+      graph.rows.header(row) = {header_.seq, graph.info[slot].key, kNoRow, 0};
+      graph.planned_of[slot] = row;
+      graph.row_of[slot].store(row, std::memory_order_release);
+    }
+  }
+
+  void load_list(Reader& in, Slot slot, unsigned level, std::vector<Slot>& slots) {
+    LinkTable& table = store_->graph.table(level);
+    const auto n = in.take<std::uint16_t>();
+    in.require(n <= table.cap(), "a list longer than its cap");
+    const auto bytes = in.take(n * sizeof(Slot));
+    slots.resize(n);
+    std::memcpy(slots.data(), bytes.data(), bytes.size());
+    for (std::size_t i = 0; i < n; ++i) {
+      const Slot other = slots[i];
+      in.require(other != kNoSlot && other < header_.end && other != slot && live(other) &&
+                     store_->graph.level_of(other) >= level,
+                 "a link to a slot that cannot be linked to");
+      const auto here = slots.begin() + static_cast<std::ptrdiff_t>(i);
+      in.require(std::find(slots.begin(), here, other) == here, "a link twice in a list");
+    }
+    table.write(store_->graph.list_of(slot, level), slots);
+  }
+
+  void load_lists(std::uint32_t number) {
+    Reader in = section(number);
+    std::vector<Slot> slots;
+    for (Slot slot = 1; slot < header_.end; ++slot) {
+      if (!live(slot)) continue;
+      const unsigned top = store_->graph.level_of(slot);
+      if (number == 4) {
+        load_list(in, slot, 0, slots);
+      } else {
+        for (unsigned level = 1; level <= top; ++level) load_list(in, slot, level, slots);
+      }
+    }
+    in.require(in.left() == 0, "bytes after the last list");
+  }
+
+  void load_free() {
+    Reader in = section(6);
+    std::vector<std::uint8_t> listed(header_.end, 0);
+    while (in.left() > 0) {
+      const auto slot = in.take<Slot>();
+      in.require(slot != kNoSlot && slot < header_.end && listed[slot] == 0,
+                 "impossible free slot");
+      listed[slot] = 1;
+      store_->free_slots.push_back(slot);
+    }
+    for (Slot slot = 1; slot < header_.end; ++slot) {
+      const bool flagged = (store_->graph.info[slot].flags & kInFreeList) != 0;
+      in.require(flagged == (listed[slot] != 0), "the list of free slots contradicts the slots");
+      in.require(live(slot) || flagged, "a slot that is neither live nor free");
+    }
+  }
+
+  void check_anchors() {
+    Graph& graph = store_->graph;
+    store_->anchors.set_root(header_.root);
+    reader_.require(header_.root == kNoSlot || live(header_.root), "the root is not live");
+    std::vector<std::uint8_t> settled(header_.end, 0);
+    settled[header_.root] = 1;
+    std::vector<Slot> path;
+    for (Slot slot = 1; slot < header_.end; ++slot) {
+      const Slot anchor = graph.info[slot].anchor;
+      if (!live(slot) || slot == header_.root) {
+        reader_.require(anchor == kNoSlot, "an anchor where none belongs");
+        continue;
+      }
+      reader_.require(anchor != kNoSlot && live(anchor) && graph.base.contains(slot, anchor) &&
+                          graph.base.contains(anchor, slot),
+                      "an anchor without a mutual link");
+      reader_.require(++graph.info[anchor].children <= store_->anchors.max_children(),
+                      "too many slots at one anchor");
+      path.clear();
+      for (Slot at = slot; settled[at] == 0; at = graph.info[at].anchor) {
+        reader_.require(path.size() < header_.live && at != kNoSlot, "anchors in a circle");
+        path.push_back(at);
+      }
+      for (const Slot passed : path) settled[passed] = 1;
+    }
+  }
+
+  void make_in_lists() {
+    Graph& graph = store_->graph;
+    std::vector<Slot> slots;
+    for (Slot slot = 1; slot < header_.end; ++slot) {
+      for (unsigned level = 0; live(slot) && level <= graph.level_of(slot); ++level) {
+        LinkTable& table = graph.table(level);
+        slots.resize(table.cap());
+        slots.resize(table.read(graph.list_of(slot, level), slots.data()));
+        for (const Slot other : slots) {
+          const std::size_t list = graph.list_of(other, level);
+          if (!table.contains(list, slot)) table.in.insert(list, slot);
+        }
+      }
+    }
+  }
+
+  void finish() {
+    store_->live = header_.live;
+    store_->head = header_.seq;
+    store_->writing.store(header_.seq, std::memory_order_seq_cst);
+    store_->published_live.store(header_.live, std::memory_order_relaxed);
+    store_->epochs.publish(header_.seq);
+    store_->choose_entry();
+  }
+
+  Reader reader_;
+  Header header_;
+  std::array<std::span<const std::byte>, kSections + 1> sections_;
+  std::shared_ptr<Store> store_;
+};
+
+}  // namespace
+
+std::vector<std::byte> to_bytes(const Store& store) {
+  const std::scoped_lock lock(store.write_mutex);
+  std::vector<std::byte> out;
+  Saver(store).write(
+      [&](std::span<const std::byte> piece) { out.insert(out.end(), piece.begin(), piece.end()); });
+  return out;
+}
+
+void save_file(const Store& store, const std::string& path) {
+  const std::scoped_lock lock(store.write_mutex);
+  AtomicFile file(path);
+  Saver(store).write([&](std::span<const std::byte> piece) { file.write(piece); });
+  file.commit();
+}
+
+std::shared_ptr<Store> from_bytes(std::span<const std::byte> bytes, const std::string& name) {
+  return Loader(bytes, name).load();
+}
+
+std::shared_ptr<Store> load_file(const std::string& path, bool map) {
+  const FileContents contents(path, map);
+  return from_bytes(contents.bytes(), path);
+}
+
+}  // namespace upvec

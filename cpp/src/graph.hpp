@@ -1,0 +1,97 @@
+// Graph: the state that searches, plans and commits share, and the few rules that all of them need.
+//
+// Words a reader may follow at any time: row_of, links, upper_of, entry (atomics; see links.hpp, rows.hpp).
+// Everything else belongs to the writer: plans read it in parallel while nobody writes it, commits write
+// it in parallel, each slot by one thread.
+//
+// A slot has two rows while a batch is on its way:
+//   row_of      what readers see and what its links were made for ("linked" row)
+//   planned_of  what the batch will make it; equal to row_of at all other times
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <set>
+
+#include "links.hpp"
+#include "planes.hpp"
+#include "rows.hpp"
+#include "scratch.hpp"
+#include "space.hpp"
+
+namespace upvec {
+
+inline constexpr unsigned kMaxLevel = 15;
+
+// Flags of a slot; the writer's alone.
+enum SlotFlag : std::uint8_t {
+  kLive = 1,        // holds a key and stands in the graph (or will, when its batch is committed)
+  kInFlight = 2,    // being re-linked by the sub-batch under way
+  kLeaving = 4,     // will be removed by the batch under way: no new links to it
+  kInFreeList = 8,
+};
+
+struct SlotInfo {
+  std::uint64_t key;     // StoredKey as bits; kept after removal until the slot is used again
+  Slot anchor;           // its parent in the spanning tree; kNoSlot for the root
+  std::uint32_t reached; // see Anchors
+  std::uint8_t children; // slots anchored here
+  std::uint8_t flags;
+};
+
+class Graph {
+ public:
+  Graph(std::size_t dim, Metric metric, std::size_t m)
+      : space(metric, pad_dim(dim)), rows(dim), base(2 * m), upper(m) {}
+
+  Space space;
+  Rows rows;
+  Plane<std::atomic<Row>> row_of;
+  Plane<Row> planned_of;
+  Plane<std::atomic<std::uint32_t>> upper_of;  // first list of the slot in `upper`; 0: level 0 only
+  Plane<SlotInfo> info;
+  LinkTable base;                 // level 0, one list a slot
+  LinkTable upper;                // levels above; the lists of a slot lie side by side
+  Plane<std::uint8_t> upper_top;  // per list of `upper`: levels above 0 of the block it belongs to
+  std::atomic<Slot> entry{kNoSlot};
+  std::atomic<std::uint32_t> slot_end{1};  // slots in [1, slot_end) have been used
+
+  // A reader's view -----------------------------------------------------------------------------
+  [[nodiscard]] unsigned level_of(Slot slot) const noexcept {
+    const std::uint32_t list = upper_of[slot].load(std::memory_order_acquire);
+    return list == 0 ? 0 : upper_top[list];
+  }
+  [[nodiscard]] const LinkTable& table(unsigned level) const noexcept {
+    return level == 0 ? base : upper;
+  }
+  [[nodiscard]] LinkTable& table(unsigned level) noexcept { return level == 0 ? base : upper; }
+  // The slot must have that level, or have had it when its block was given out.
+  [[nodiscard]] std::size_t list_of(Slot slot, unsigned level) const noexcept {
+    return level == 0 ? slot : upper_of[slot].load(std::memory_order_acquire) + level - 1;
+  }
+
+  // A planner's view ----------------------------------------------------------------------------
+  [[nodiscard]] const float* planned_vector(Slot slot) const noexcept {
+    return rows.vector(planned_of[slot]);
+  }
+  [[nodiscard]] bool is_pending(Slot slot) const noexcept {
+    return planned_of[slot] != row_of[slot].load(std::memory_order_relaxed);
+  }
+  // Where a slot's links will be right once the sub-batch under way is committed.
+  [[nodiscard]] const float* linked_vector(Slot slot) const noexcept {
+    return (info[slot].flags & kInFlight) != 0
+               ? planned_vector(slot)
+               : rows.vector(row_of[slot].load(std::memory_order_relaxed));
+  }
+
+  void ensure_slots(std::size_t end) {
+    row_of.ensure(end);
+    planned_of.ensure(end);
+    upper_of.ensure(end);
+    info.ensure(end);
+    base.ensure(end);
+  }
+};
+
+}  // namespace upvec

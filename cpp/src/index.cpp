@@ -1,0 +1,172 @@
+#include "upvec/index.hpp"
+
+#include <utility>
+
+#include "file_format.hpp"
+#include "read.hpp"
+#include "store.hpp"
+
+namespace upvec {
+namespace {
+
+// What a read is to see, kept visible until the read is over.
+class View {
+ public:
+  View(const Store& store, const ReadOptions& options, const Snapshot::State* snapshot) {
+    if (options.snapshot != nullptr) {
+      if (snapshot->store.get() != &store) {
+        throw Error(ErrorCode::kInvalidArgument, "the snapshot belongs to another index");
+      }
+      seq_ = snapshot->pin.seq();
+    } else {
+      pin_ = store.epochs.pin();
+      seq_ = pin_.seq();
+    }
+  }
+  [[nodiscard]] std::uint64_t seq() const noexcept { return seq_; }
+
+ private:
+  Epochs::Pin pin_;
+  std::uint64_t seq_ = 0;
+};
+
+const Filter::State* checked_filter(const Store& store, const Filter::State* filter) {
+  if (filter != nullptr && filter->store.get() != &store) {
+    throw Error(ErrorCode::kInvalidArgument, "the filter belongs to another index");
+  }
+  return filter;
+}
+
+}  // namespace
+
+std::uint64_t Snapshot::seq() const noexcept { return state_->pin.seq(); }
+std::size_t Filter::size() const noexcept { return state_->slots.size(); }
+
+Index::Index(const IndexOptions& options) : store_(std::make_shared<Store>(options)) {}
+
+std::vector<Outcome> Index::upsert(const KeySpan& keys, MatrixView vectors,
+                                   const UpsertOptions& options) {
+  return upvec::upsert(*store_, keys, vectors, options);
+}
+
+std::vector<std::uint8_t> Index::remove(const KeySpan& keys, const WriteOptions& options) {
+  return upvec::remove(*store_, keys, options);
+}
+
+std::uint64_t Index::publish() {
+  const std::scoped_lock lock(store_->write_mutex);
+  store_->published_live.store(store_->live, std::memory_order_relaxed);
+  store_->epochs.publish(store_->head);
+  return store_->head;
+}
+
+void Index::reserve(std::size_t keys) {
+  if (keys > kMaxSlots - 1) {
+    throw Error(ErrorCode::kLimit, "an index holds at most 2^31 - 2 keys");
+  }
+  const std::scoped_lock lock(store_->write_mutex);
+  store_->graph.ensure_slots(keys + 1);
+  const std::size_t rows = store_->graph.rows.in_use();
+  store_->graph.rows.reserve(keys > rows ? keys - rows : 0);
+  store_->keys.reserve(keys);
+}
+
+Snapshot Index::snapshot() const {
+  auto state = std::make_shared<Snapshot::State>();
+  state->store = store_;
+  state->pin = store_->epochs.pin_long();
+  return Snapshot(std::move(state));
+}
+
+Snapshot Index::head_snapshot() const {
+  auto state = std::make_shared<Snapshot::State>();
+  state->store = store_;
+  const std::scoped_lock lock(store_->write_mutex);
+  state->pin = store_->epochs.pin_long(store_->head);
+  return Snapshot(std::move(state));
+}
+
+Filter Index::filter(const KeySpan& allowed, const ReadOptions& options) const {
+  const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
+  return Filter(make_filter(store_, allowed, view.seq()));
+}
+
+void Index::get(const KeySpan& keys, float* vectors, std::uint8_t* found,
+                const ReadOptions& options) const {
+  require_key_type(*store_, keys);
+  const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
+  upvec::get(*store_, keys, vectors, found, view.seq());
+}
+
+SearchResult Index::search(MatrixView queries, std::size_t k, const SearchOptions& options) const {
+  const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
+  const auto* filter = checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
+  return upvec::search(*store_, queries, k, options, filter, view.seq());
+}
+
+SearchResult Index::exact_search(MatrixView queries, std::size_t k,
+                                 const SearchOptions& options) const {
+  const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
+  const auto* filter = checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
+  return upvec::exact_search(*store_, queries, k, options, filter, view.seq());
+}
+
+RangeResult Index::range_search(MatrixView queries, float radius,
+                                const SearchOptions& options) const {
+  const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
+  const auto* filter = checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
+  return upvec::range_search(*store_, queries, radius, options, filter, view.seq());
+}
+
+Keys Index::keys(const ReadOptions& options) const {
+  const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
+  return visible_keys(*store_, view.seq());
+}
+
+std::size_t Index::size() const noexcept {
+  return store_->published_live.load(std::memory_order_relaxed);
+}
+
+void Index::save(const std::string& path) const { save_file(*store_, path); }
+
+Index Index::load(const std::string& path, bool map) { return Index(load_file(path, map)); }
+
+Index Index::load_bytes(const void* data, std::size_t size_bytes) {
+  return Index(from_bytes({static_cast<const std::byte*>(data), size_bytes}, "index"));
+}
+
+Index Index::copy() const {
+  const std::vector<std::byte> bytes = to_bytes(*store_);
+  return load_bytes(bytes.data(), bytes.size());
+}
+
+CheckReport Index::check() const { return upvec::check(*store_); }
+std::string Index::digest() const { return upvec::digest(*store_); }
+
+Stats Index::stats() const {
+  const std::scoped_lock lock(store_->write_mutex);
+  const Graph& graph = store_->graph;
+  const Counters counters = store_->scratches.counters();
+  Stats stats;
+  stats.live = store_->live;
+  stats.slots = graph.slot_end.load(std::memory_order_relaxed) - 1;
+  stats.rows = graph.rows.in_use();
+  stats.seq = store_->head;
+  stats.vector_bytes = graph.rows.vector_bytes();
+  stats.link_bytes = graph.base.allocated_bytes() + graph.upper.allocated_bytes();
+  stats.key_bytes = store_->keys.bytes();
+  stats.other_bytes = graph.rows.header_bytes() + graph.row_of.allocated_bytes() +
+                      graph.planned_of.allocated_bytes() + graph.upper_of.allocated_bytes() +
+                      graph.info.allocated_bytes() + graph.upper_top.allocated_bytes();
+  const Slot entry = graph.entry.load(std::memory_order_relaxed);
+  stats.max_level = entry == kNoSlot ? 0 : graph.level_of(entry);
+  stats.queries = counters.queries;
+  stats.distances = counters.distances;
+  stats.hops = counters.hops;
+  return stats;
+}
+
+const IndexOptions& Index::options() const noexcept { return store_->options; }
+const char* Index::simd() { return simd::kernels().name; }
+
+}  // namespace upvec

@@ -1,0 +1,162 @@
+#include "links.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace upvec {
+namespace {
+
+constexpr std::size_t kUnitSlots = 4;            // 16 bytes
+constexpr std::uint32_t kChunkUnits = 1U << 16;  // 1 MiB
+constexpr std::uint32_t kMaxChunks = 1U << 16;
+constexpr std::uint32_t kClasses = 32;
+
+// Class c holds 4 << (c - 1) slots.
+std::size_t class_slots(std::uint32_t size_class) { return kUnitSlots << (size_class - 1); }
+
+std::size_t padded_words(std::size_t cap) { return (cap + 15) / 16 * 16; }
+
+}  // namespace
+
+InLists::InLists() : free_(kClasses) {
+  chunks_ = static_cast<Slot**>(std::calloc(kMaxChunks, sizeof(Slot*)));
+  if (chunks_ == nullptr) throw std::bad_alloc();
+  open_unit_ = kChunkUnits;  // no open chunk yet
+}
+
+InLists::~InLists() {
+  for (std::uint32_t c = 0; c < chunk_count_; ++c) std::free(chunks_[c]);
+  std::free(chunks_);
+}
+
+Slot* InLists::data(std::uint32_t block) const noexcept {
+  return chunks_[block >> 16] + std::size_t{block & 0xffff} * kUnitSlots;
+}
+
+std::uint32_t InLists::take_block(std::uint32_t size_class) {
+  const std::scoped_lock lock(mutex_);
+  auto& free = free_[size_class];
+  if (!free.empty()) {
+    const std::uint32_t block = free.back();
+    free.pop_back();
+    return block;
+  }
+  const std::size_t units = class_slots(size_class) / kUnitSlots;
+  const bool alone = units > kChunkUnits;
+  if (alone || open_unit_ + units > kChunkUnits) {
+    if (chunk_count_ == kMaxChunks) throw std::bad_alloc();
+    const std::size_t bytes =
+        std::max<std::size_t>(units, kChunkUnits) * kUnitSlots * sizeof(Slot);
+    auto* chunk = static_cast<Slot*>(std::malloc(bytes));
+    if (chunk == nullptr) throw std::bad_alloc();
+    chunk_bytes_total_ += bytes;
+    chunks_[chunk_count_] = chunk;
+    const std::uint32_t number = chunk_count_++;
+    if (alone) return number << 16;
+    open_chunk_ = number;
+    open_unit_ = 0;
+  }
+  const std::uint32_t block = open_chunk_ << 16 | open_unit_;
+  open_unit_ += static_cast<std::uint32_t>(units);
+  return block;
+}
+
+void InLists::give_block(std::uint32_t block, std::uint32_t size_class) {
+  const std::scoped_lock lock(mutex_);
+  free_[size_class].push_back(block);
+}
+
+std::span<const Slot> InLists::get(std::size_t list) const {
+  const Head& head = heads_[list];
+  if ((head.size_class & 31) == 0) return {};
+  return {data(head.block), head.size_class >> 5};
+}
+
+void InLists::insert(std::size_t list, Slot slot) {
+  Head& head = heads_[list];
+  std::uint32_t size = head.size_class >> 5;
+  std::uint32_t size_class = head.size_class & 31;
+  Slot* slots = size_class == 0 ? nullptr : data(head.block);
+  Slot* const position = std::lower_bound(slots, slots + size, slot);
+  const auto before = static_cast<std::size_t>(position - slots);
+  if (before < size && *position == slot) return;
+  if (size_class == 0 || size == class_slots(size_class)) {
+    const std::uint32_t grown = take_block(size_class + 1);
+    if (size > 0) std::memcpy(data(grown), slots, size * sizeof(Slot));
+    if (size_class != 0) give_block(head.block, size_class);
+    head.block = grown;
+    ++size_class;
+    slots = data(grown);
+  }
+  std::memmove(slots + before + 1, slots + before, (size - before) * sizeof(Slot));
+  slots[before] = slot;
+  ++size;
+  head.size_class = size << 5 | size_class;
+}
+
+void InLists::erase(std::size_t list, Slot slot) {
+  Head& head = heads_[list];
+  std::uint32_t size = head.size_class >> 5;
+  const std::uint32_t size_class = head.size_class & 31;
+  if (size_class == 0) return;
+  Slot* slots = data(head.block);
+  Slot* const position = std::lower_bound(slots, slots + size, slot);
+  if (position == slots + size || *position != slot) return;
+  std::memmove(position, position + 1,
+               static_cast<std::size_t>(slots + size - position - 1) * sizeof(Slot));
+  --size;
+  if (size == 0) {
+    clear(list);
+    return;
+  }
+  head.size_class = size << 5 | size_class;
+}
+
+void InLists::clear(std::size_t list) {
+  Head& head = heads_[list];
+  if ((head.size_class & 31) != 0) give_block(head.block, head.size_class & 31);
+  head = Head{};
+}
+
+std::size_t InLists::allocated_bytes() const noexcept {
+  return heads_.allocated_bytes() + chunk_bytes_total_;
+}
+
+LinkTable::LinkTable(std::size_t cap)
+    : cap_(cap), lists_(padded_words(cap) * sizeof(std::uint32_t)) {}
+
+void LinkTable::ensure(std::size_t lists) {
+  lists_.ensure(lists);
+  in.ensure(lists);
+}
+
+std::size_t LinkTable::read(std::size_t list, Slot* out) const noexcept {
+  const LinkWord* const from = words(list);
+  std::size_t n = 0;
+  for (; n < cap_; ++n) {
+    const Slot slot = from[n].load(std::memory_order_acquire);
+    if (slot == kNoSlot) break;
+    out[n] = slot;
+  }
+  return n;
+}
+
+bool LinkTable::contains(std::size_t list, Slot slot) const noexcept {
+  const LinkWord* const from = words(list);
+  for (std::size_t i = 0; i < cap_; ++i) {
+    const Slot word = from[i].load(std::memory_order_relaxed);
+    if (word == slot) return true;
+    if (word == kNoSlot) return false;
+  }
+  return false;
+}
+
+void LinkTable::write(std::size_t list, std::span<const Slot> slots) noexcept {
+  auto* const to = reinterpret_cast<LinkWord*>(lists_.at(list));
+  for (std::size_t i = 0; i < slots.size(); ++i) to[i].store(slots[i], std::memory_order_release);
+  for (std::size_t i = slots.size(); i < cap_; ++i) to[i].store(kNoSlot, std::memory_order_release);
+}
+
+}  // namespace upvec

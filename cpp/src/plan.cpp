@@ -1,0 +1,94 @@
+#include "plan.hpp"
+
+#include <algorithm>
+
+#include "prune.hpp"
+#include "traverse.hpp"
+
+namespace upvec {
+namespace {
+
+void remember_place(const Graph& graph, Slot slot, unsigned level, LevelPlan& plan) {
+  const LinkTable& table = graph.table(level);
+  const std::size_t list = graph.list_of(slot, level);
+  plan.old_links.resize(table.cap());
+  plan.old_links.resize(table.read(list, plan.old_links.data()));
+  const std::span<const Slot> one_way = table.in.get(list);
+  plan.old_in.assign(one_way.begin(), one_way.end());
+  for (const Slot other : plan.old_links) {
+    if (table.contains(graph.list_of(other, level), slot)) plan.old_in.push_back(other);
+  }
+  std::sort(plan.old_in.begin(), plan.old_in.end());
+}
+
+// The pool's slots as they will be: without those that leave and those of this sub-batch (which are
+// measured one and all elsewhere), and at their planned rows.
+void collect_found(const Graph& graph, const float* query, Scratch& scratch) {
+  for (std::size_t i = 0; i < scratch.pool.size(); ++i) {
+    Neighbor found = scratch.pool[i];
+    if ((graph.info[found.slot].flags & (kLeaving | kInFlight)) != 0) continue;
+    if (graph.is_pending(found.slot)) {
+      ++scratch.counters.distances;
+      found.distance = graph.space.distance(query, graph.planned_vector(found.slot));
+    }
+    scratch.candidates.push_back(found);
+  }
+}
+
+void collect_peers(const Graph& graph, std::span<const Item> items, std::size_t index, unsigned level,
+                   const float* query, Scratch& scratch) {
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const Item& peer = items[i];
+    if (i == index || !peer.gets_links() || peer.levels.size() <= level) continue;
+    ++scratch.counters.distances;
+    scratch.candidates.push_back(
+        {graph.space.distance(query, graph.planned_vector(peer.slot)), peer.slot});
+  }
+}
+
+void choose_links(const Graph& graph, unsigned level, LevelPlan& plan, Scratch& scratch) {
+  std::sort(scratch.candidates.begin(), scratch.candidates.end());
+  prune(
+      graph.space, scratch.candidates, graph.table(level).cap(),
+      [&](Slot slot) { return graph.planned_vector(slot); }, [](Slot) { return false; },
+      scratch.kept, scratch.counters);
+  plan.links.assign(scratch.kept.begin(), scratch.kept.end());
+}
+
+}  // namespace
+
+void plan_item(const Graph& graph, std::span<Item> items, std::size_t index,
+               std::size_t ef_construction, Scratch& scratch) {
+  Item& item = items[index];
+  const auto top = static_cast<unsigned>(item.levels.size() - 1);
+  if (item.leaves_place()) {
+    for (unsigned level = 0; level <= top; ++level) {
+      remember_place(graph, item.slot, level, item.levels[level]);
+    }
+  }
+  if (!item.gets_links()) return;
+  ++scratch.counters.queries;
+
+  const float* const query = graph.planned_vector(item.slot);
+  const Slot entry = graph.entry.load(std::memory_order_relaxed);
+  const unsigned entry_level = entry == kNoSlot ? 0 : graph.level_of(entry);
+  Neighbor nearest{0.0F, kNoSlot};
+  if (entry != kNoSlot) nearest = descend(graph, query, entry, top, scratch);
+
+  for (unsigned level = top + 1; level-- > 0;) {
+    scratch.candidates.clear();
+    if (nearest.slot != kNoSlot && level <= entry_level) {
+      scratch.visited.begin(graph.slot_end.load(std::memory_order_relaxed));
+      scratch.pool.begin(ef_construction);
+      scratch.visited.insert(nearest.slot);
+      scratch.pool.insert(nearest);
+      beam_search(graph, query, level, scratch, [](Neighbor) {});
+      nearest = scratch.pool[0];
+      collect_found(graph, query, scratch);
+    }
+    collect_peers(graph, items, index, level, query, scratch);
+    choose_links(graph, level, item.levels[level], scratch);
+  }
+}
+
+}  // namespace upvec

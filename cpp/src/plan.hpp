@@ -1,0 +1,45 @@
+// Plan: what a sub-batch will do to the graph, computed without writing to it.
+//
+// A batch first writes all its new vectors as planned rows. It is then cut into sub-batches; for each row
+// of one the plan searches the graph as it stands (by linked rows, for which the links are right),
+// measures what it finds by planned rows (where everything will be when the batch is done), adds the
+// other rows of the sub-batch, of which it measures every one, and prunes. Plans of one sub-batch do not
+// see each other's results, so they can be made in any order by any number of threads.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "graph.hpp"
+
+namespace upvec {
+
+enum class Task : std::uint8_t {
+  kInsert,  // a slot without links
+  kMove,    // a slot whose planned row differs from its linked row
+  kRemove,
+  kRelink,  // a slot that lost too many links: new ones, same row
+};
+
+struct LevelPlan {
+  std::vector<Neighbor> links;  // chosen, nearest first; empty for kRemove
+  std::vector<Slot> old_links;  // kMove, kRemove: before the sub-batch
+  std::vector<Slot> old_in;     // kMove, kRemove: every slot that links here
+};
+
+struct Item {
+  Slot slot = kNoSlot;
+  Task task = Task::kInsert;
+  std::vector<LevelPlan> levels;  // [0, level of the slot]
+
+  [[nodiscard]] bool gets_links() const noexcept { return task != Task::kRemove; }
+  [[nodiscard]] bool leaves_place() const noexcept {
+    return task == Task::kMove || task == Task::kRemove;
+  }
+};
+
+void plan_item(const Graph& graph, std::span<Item> items, std::size_t index,
+               std::size_t ef_construction, Scratch& scratch);
+
+}  // namespace upvec

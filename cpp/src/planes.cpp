@@ -1,0 +1,87 @@
+#include "planes.hpp"
+
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#define UPVEC_HAS_MMAP 1
+#endif
+
+namespace upvec {
+namespace {
+
+// One huge page on x86-64 and most aarch64 systems.
+constexpr std::size_t kHugePageBytes = std::size_t{1} << 21;
+
+#ifdef UPVEC_HAS_MMAP
+std::byte* map_aligned(std::size_t bytes) {
+  // Map one alignment unit too many, then give back what lies outside the aligned range.
+  const std::size_t span = bytes + kHugePageBytes;
+  void* raw = mmap(nullptr, span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED) throw std::bad_alloc();
+  const auto begin = reinterpret_cast<std::uintptr_t>(raw);
+  const std::uintptr_t aligned = (begin + kHugePageBytes - 1) & ~(kHugePageBytes - 1);
+  if (aligned > begin) munmap(raw, aligned - begin);
+  const std::size_t tail = begin + span - (aligned + bytes);
+  if (tail > 0) munmap(reinterpret_cast<void*>(aligned + bytes), tail);
+  return reinterpret_cast<std::byte*>(aligned);
+}
+#endif
+
+std::byte* allocate_chunk(std::size_t bytes, [[maybe_unused]] bool huge) {
+#ifdef UPVEC_HAS_MMAP
+  std::byte* chunk = map_aligned(bytes);
+#ifdef MADV_HUGEPAGE
+  if (huge) madvise(chunk, bytes, MADV_HUGEPAGE);
+#endif
+  return chunk;
+#else
+  auto* chunk = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{64}));
+  std::memset(chunk, 0, bytes);
+  return chunk;
+#endif
+}
+
+void free_chunk(std::byte* chunk, [[maybe_unused]] std::size_t bytes) {
+#ifdef UPVEC_HAS_MMAP
+  munmap(chunk, bytes);
+#else
+  ::operator delete(chunk, std::align_val_t{64});
+#endif
+}
+
+}  // namespace
+
+BytePlane::BytePlane(std::size_t stride_bytes) : stride_bytes_(stride_bytes) {
+  const std::size_t records = std::bit_ceil((kHugePageBytes + stride_bytes - 1) / stride_bytes);
+  shift_ = static_cast<unsigned>(std::countr_zero(records));
+  mask_ = records - 1;
+  // Whole pages, so that a chunk is a mapping of its own.
+  constexpr std::size_t kPageBytes = 4096;
+  chunk_bytes_ = (records * stride_bytes + kPageBytes - 1) & ~(kPageBytes - 1);
+  max_chunks_ = ((std::size_t{1} << 32) >> shift_) + 1;
+  // Untouched pages of a zeroed directory cost no memory.
+  directory_ = static_cast<std::atomic<std::byte*>*>(
+      std::calloc(max_chunks_, sizeof(std::atomic<std::byte*>)));
+  if (directory_ == nullptr) throw std::bad_alloc();
+}
+
+BytePlane::~BytePlane() {
+  for (std::size_t c = 0; c < chunks_; ++c) free_chunk(directory_[c].load(), chunk_bytes_);
+  std::free(directory_);
+}
+
+void BytePlane::ensure(std::size_t count) {
+  while (capacity() < count) {
+    if (chunks_ >= max_chunks_) throw std::bad_alloc();
+    // The first chunk stays on small pages: an index of a few rows should not cost megabytes.
+    std::byte* chunk = allocate_chunk(chunk_bytes_, chunks_ > 0);
+    directory_[chunks_].store(chunk, std::memory_order_release);
+    ++chunks_;
+  }
+}
+
+}  // namespace upvec

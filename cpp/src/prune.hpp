@@ -1,0 +1,55 @@
+// Choosing links: robust pruning.
+//
+// A candidate c of target t is left out when a nearer kept k has alpha * d(c, k) <= d(c, t): from t one
+// gets to c by way of k. Subramanya et al., DiskANN (NeurIPS 2019), algorithm 2; with alpha = 1 the
+// heuristic of Malkov and Yashunin, HNSW (TPAMI 2020), algorithm 4.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "graph.hpp"
+#include "simd/prefetch.hpp"
+
+namespace upvec {
+
+// On squared distances. Of 1.0, 1.1, 1.2 and 1.44, 1.1 was best on text embeddings at equal ef and costs
+// half the pruning distances of 1.2. Raw inner products may be negative, where a factor has no meaning.
+inline float prune_alpha(Metric metric) { return metric == Metric::kInnerProduct ? 1.0F : 1.1F; }
+
+// candidates: ascending, no slot twice. is_protected(slot) keeps one unconditionally.
+// vector_of(slot) says which version of each vector counts.
+template <typename VectorOf, typename IsProtected>
+void prune(const Space& space, std::span<const Neighbor> candidates, std::size_t limit,
+           const VectorOf& vector_of, const IsProtected& is_protected, std::vector<Neighbor>& kept,
+           Counters& counters) {
+  kept.clear();
+  std::size_t protected_left = 0;
+  for (const Neighbor& candidate : candidates) protected_left += is_protected(candidate.slot) ? 1 : 0;
+  const float alpha = prune_alpha(space.metric());
+  for (std::size_t i = 0; i < candidates.size() && kept.size() < limit; ++i) {
+    const Neighbor& candidate = candidates[i];
+    if (i + 1 < candidates.size()) {
+      simd::prefetch_lines(vector_of(candidates[i + 1].slot), space.vector_bytes());
+    }
+    if (is_protected(candidate.slot)) {
+      kept.push_back(candidate);
+      --protected_left;
+      continue;
+    }
+    if (kept.size() + protected_left >= limit) continue;
+    const float* const vector = vector_of(candidate.slot);
+    bool occluded = false;
+    for (const Neighbor& near : kept) {
+      ++counters.distances;
+      if (alpha * space.distance(vector, vector_of(near.slot)) <= candidate.distance) {
+        occluded = true;
+        break;
+      }
+    }
+    if (!occluded) kept.push_back(candidate);
+  }
+}
+
+}  // namespace upvec

@@ -1,0 +1,405 @@
+#include "read.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "team.hpp"
+#include "traverse.hpp"
+
+namespace upvec {
+namespace {
+
+// A found row, with its key as the snapshot knows it.
+struct Hit {
+  float distance;
+  std::uint64_t key;
+};
+
+bool same_key(const KeySpan& keys, std::size_t i, std::uint64_t stored) noexcept {
+  return keys.type() == KeyType::kInt64
+             ? keys.int_at(i) == KeyIndex::int_of(StoredKey{stored})
+             : keys.string_at(i) == KeyIndex::string_of(StoredKey{stored});
+}
+
+void add_key(Keys& keys, std::uint64_t stored) {
+  if (keys.type == KeyType::kInt64) {
+    keys.add(KeyIndex::int_of(StoredKey{stored}));
+  } else {
+    keys.add(KeyIndex::string_of(StoredKey{stored}));
+  }
+}
+
+void add_no_key(Keys& keys) {
+  if (keys.type == KeyType::kInt64) {
+    keys.add(std::int64_t{0});
+  } else {
+    keys.add(std::string_view{});
+  }
+}
+
+void prepare_queries(const Store& store, const MatrixView& queries, float*& first,
+                     PaddedVector& storage) {
+  require_dim(store.options, queries, "queries");
+  const std::size_t stride = store.graph.space.padded_dim();
+  first = storage.reserve(std::max<std::size_t>(1, queries.rows * stride));
+  std::vector<std::uint64_t> bad;
+  for (std::size_t i = 0; i < queries.rows; ++i) {
+    if (!prepare_vector(store.options, queries.row(i), first + i * stride, stride)) bad.push_back(i);
+  }
+  if (!bad.empty()) throw_bad_vectors(store.options, queries, std::move(bad), "queries");
+}
+
+class Searcher {
+ public:
+  Searcher(const Store& store, const Filter::State* filter, std::uint64_t seq)
+      : store_(store), graph_(store.graph), filter_(filter), seq_(seq) {}
+
+  // The k nearest that the beam finds, nearest first.
+  void search(const float* query, std::size_t k, std::size_t ef, Scratch& scratch,
+              std::vector<Hit>& hits) const {
+    if (filter_ != nullptr && scan_is_cheaper(ef)) {
+      scan_allowed(query, k, scratch, hits);
+      return;
+    }
+    beam(query, std::max(k, ef), scratch);
+    collect(query, filter_ == nullptr ? scratch.pool : scratch.accepted, k, scratch, hits);
+    // While a commit is under way, what an older version should show may have lost its links already.
+    if (hits.size() < k && commit_under_way()) scan(query, k, scratch, hits);
+  }
+
+  // Everything within the radius that a beam finds which is wide enough to see beyond it.
+  void range(const float* query, float radius, std::size_t ef, Scratch& scratch,
+             std::vector<Hit>& hits) const {
+    const std::size_t slots = graph_.slot_end.load(std::memory_order_acquire);
+    for (std::size_t width = std::max<std::size_t>(ef, 64);; width *= 2) {
+      search(query, width, width, scratch, hits);
+      const bool beyond = hits.size() < width || hits.back().distance > radius;
+      if (beyond || width >= slots) break;
+    }
+    const auto end = std::partition_point(hits.begin(), hits.end(), [radius](const Hit& hit) {
+      return hit.distance <= radius;
+    });
+    hits.erase(end, hits.end());
+  }
+
+  void scan(const float* query, std::size_t k, Scratch& scratch, std::vector<Hit>& hits) const {
+    const Slot end = graph_.slot_end.load(std::memory_order_acquire);
+    scratch.candidates.clear();
+    for (Slot slot = 1; slot < end; ++slot) consider(query, slot, scratch);
+    take_nearest(k, scratch, hits);
+  }
+
+ private:
+  [[nodiscard]] bool commit_under_way() const noexcept {
+    return store_.writing.load(std::memory_order_seq_cst) != seq_;
+  }
+
+  // A beam wide enough to meet ef allowed rows measures about 10 ef / selectivity of them; a scan of the
+  // allowed rows measures each once.
+  [[nodiscard]] bool scan_is_cheaper(std::size_t ef) const noexcept {
+    const double allowed = static_cast<double>(filter_->slots.size());
+    const double all = static_cast<double>(graph_.slot_end.load(std::memory_order_relaxed));
+    return allowed * allowed <= 10.0 * static_cast<double>(ef) * all;
+  }
+
+  void beam(const float* query, std::size_t ef, Scratch& scratch) const {
+    const Slot entry = graph_.entry.load(std::memory_order_acquire);
+    std::size_t width = ef;
+    if (filter_ != nullptr) {
+      const double share = static_cast<double>(filter_->slots.size()) /
+                           static_cast<double>(graph_.slot_end.load(std::memory_order_relaxed));
+      width = static_cast<std::size_t>(static_cast<double>(ef) / std::clamp(share, 1e-6, 1.0));
+      scratch.accepted.begin(ef);
+    }
+    scratch.pool.begin(width);
+    ++scratch.counters.queries;
+    if (entry == kNoSlot) return;
+    scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
+    const Neighbor start = descend(graph_, query, entry, 0, scratch);
+    if (!scratch.visited.insert(start.slot)) return;
+    scratch.pool.insert(start);
+    if (filter_ == nullptr) {
+      beam_search(graph_, query, 0, scratch, [](Neighbor) {});
+      return;
+    }
+    const auto accept = [&](Neighbor candidate) {
+      if (filter_->contains(candidate.slot)) scratch.accepted.insert(candidate);
+    };
+    accept(start);
+    beam_search(graph_, query, 0, scratch, accept);
+  }
+
+  // From the slots of the beam to rows of this version.
+  void collect(const float* query, const CandidatePool& pool, std::size_t k, Scratch& scratch,
+               std::vector<Hit>& hits) const {
+    hits.clear();
+    if (!commit_under_way()) {
+      // No row newer than this version existed when the beam was done: what it measured is what counts.
+      const std::size_t n = std::min(k, pool.size());
+      for (std::size_t i = 0; i < n; ++i) {
+        const Row row = graph_.row_of[pool[i].slot].load(std::memory_order_acquire);
+        simd::prefetch(&graph_.rows.header(row));
+      }
+      for (std::size_t i = 0; i < pool.size() && hits.size() < k; ++i) {
+        const Row row = graph_.row_of[pool[i].slot].load(std::memory_order_acquire);
+        const RowHeader& header = graph_.rows.header(row);
+        if (row == kNoRow || header.removed != 0 || header.seq > seq_) continue;
+        if (filter_ != nullptr && !filter_->contains(pool[i].slot, header.key)) continue;
+        hits.push_back({pool[i].distance, header.key});
+      }
+      if (!commit_under_way()) return;
+      hits.clear();
+    }
+    scratch.candidates.clear();
+    for (std::size_t i = 0; i < pool.size(); ++i) consider(query, pool[i].slot, scratch);
+    take_nearest(k, scratch, hits);
+  }
+
+  // Measures the row that the slot shows at this version, if any.
+  void consider(const float* query, Slot slot, Scratch& scratch) const {
+    const Row row = visible_row(graph_, slot, seq_);
+    if (row == kNoRow) return;
+    if (filter_ != nullptr && !filter_->contains(slot, graph_.rows.header(row).key)) return;
+    ++scratch.counters.distances;
+    // The candidate carries its row: that is what the key is read from.
+    scratch.candidates.push_back({graph_.space.distance(query, graph_.rows.vector(row)), row});
+  }
+
+  void scan_allowed(const float* query, std::size_t k, Scratch& scratch,
+                    std::vector<Hit>& hits) const {
+    scratch.candidates.clear();
+    for (const Slot slot : filter_->slots) consider(query, slot, scratch);
+    take_nearest(k, scratch, hits);
+  }
+
+  void take_nearest(std::size_t k, Scratch& scratch, std::vector<Hit>& hits) const {
+    auto& candidates = scratch.candidates;
+    const std::size_t n = std::min(k, candidates.size());
+    std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(n),
+                      candidates.end());
+    hits.clear();
+    for (std::size_t i = 0; i < n; ++i) {
+      hits.push_back({candidates[i].distance, graph_.rows.header(candidates[i].slot).key});
+    }
+  }
+
+  const Store& store_;
+  const Graph& graph_;
+  const Filter::State* filter_;
+  std::uint64_t seq_;
+};
+
+// Runs one search a query on a team and gathers the hits, in query order.
+template <typename Search>
+std::vector<std::vector<Hit>> for_each_query(const Store& store, std::size_t queries, unsigned threads,
+                                             const Search& search) {
+  std::vector<std::vector<Hit>> hits(queries);
+  constexpr std::size_t kGrain = 8;
+  Team team(Team::useful_threads(threads, queries / kGrain));
+  std::vector<ScratchPool::Loan> loans;
+  loans.reserve(team.size());
+  for (unsigned i = 0; i < team.size(); ++i) loans.push_back(store.scratches.take());
+  team.run(queries, kGrain, [&](std::size_t i, unsigned worker) { search(i, *loans[worker], hits[i]); });
+  return hits;
+}
+
+SearchResult to_matrix(const Store& store, const std::vector<std::vector<Hit>>& hits, std::size_t k) {
+  SearchResult result;
+  result.keys.type = store.options.key_type;
+  result.distances.reserve(hits.size() * k);
+  result.counts.reserve(hits.size());
+  if (store.options.key_type == KeyType::kInt64) result.keys.ints.reserve(hits.size() * k);
+  for (const auto& row : hits) {
+    for (const Hit& hit : row) {
+      add_key(result.keys, hit.key);
+      result.distances.push_back(hit.distance);
+    }
+    for (std::size_t i = row.size(); i < k; ++i) {
+      add_no_key(result.keys);
+      result.distances.push_back(std::numeric_limits<float>::infinity());
+    }
+    result.counts.push_back(static_cast<std::int64_t>(row.size()));
+  }
+  return result;
+}
+
+std::size_t effective_ef(const SearchOptions& options, std::size_t k) {
+  return options.ef == 0 ? std::max<std::size_t>(2 * k, 64) : std::max(options.ef, k);
+}
+
+void require_k(std::size_t k) {
+  if (k == 0) throw Error(ErrorCode::kInvalidArgument, "k = 0; want at least 1");
+}
+
+}  // namespace
+
+Row visible_row(const Graph& graph, Slot slot, std::uint64_t seq) noexcept {
+  Row row = graph.row_of[slot].load(std::memory_order_acquire);
+  while (row != kNoRow && graph.rows.header(row).seq > seq) row = graph.rows.header(row).previous;
+  return row == kNoRow || graph.rows.header(row).removed != 0 ? kNoRow : row;
+}
+
+void find_visible(const Store& store, const KeySpan& keys, std::uint64_t seq, std::vector<Slot>& slots,
+                  std::vector<Row>& rows) {
+  slots.resize(keys.size());
+  rows.assign(keys.size(), kNoRow);
+  store.keys.find(keys, slots);
+  std::vector<std::size_t> missing;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (slots[i] != kNoValue) rows[i] = visible_row(store.graph, slots[i], seq);
+    if (rows[i] != kNoRow && same_key(keys, i, store.graph.rows.header(rows[i]).key)) continue;
+    rows[i] = kNoRow;
+    slots[i] = kNoSlot;
+    missing.push_back(i);
+  }
+  // A later commit may have given the slot of a removed key to another one. Then only the rows know.
+  if (missing.empty() || store.keys_erased_at.load(std::memory_order_seq_cst) <= seq) return;
+  const Slot end = store.graph.slot_end.load(std::memory_order_acquire);
+  for (Slot slot = 1; slot < end; ++slot) {
+    const Row row = visible_row(store.graph, slot, seq);
+    if (row == kNoRow) continue;
+    for (const std::size_t i : missing) {
+      if (!same_key(keys, i, store.graph.rows.header(row).key)) continue;
+      slots[i] = slot;
+      rows[i] = row;
+    }
+  }
+}
+
+void get(const Store& store, const KeySpan& keys, float* vectors, std::uint8_t* found,
+         std::uint64_t seq) {
+  std::vector<Slot> slots;
+  std::vector<Row> rows;
+  find_visible(store, keys, seq, slots, rows);
+  const std::size_t dim = store.options.dim;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    found[i] = rows[i] != kNoRow ? 1 : 0;
+    if (i + 4 < keys.size() && rows[i + 4] != kNoRow) {
+      simd::prefetch_lines(store.graph.rows.vector(rows[i + 4]), store.graph.space.vector_bytes());
+    }
+    if (found[i] != 0) {
+      std::memcpy(vectors + i * dim, store.graph.rows.vector(rows[i]), dim * sizeof(float));
+    } else {
+      std::memset(vectors + i * dim, 0, dim * sizeof(float));
+    }
+  }
+}
+
+SearchResult search(const Store& store, const MatrixView& queries, std::size_t k,
+                    const SearchOptions& options, const Filter::State* filter, std::uint64_t seq) {
+  require_k(k);
+  float* prepared = nullptr;
+  PaddedVector storage;
+  prepare_queries(store, queries, prepared, storage);
+  const std::size_t ef = effective_ef(options, k);
+  const Searcher searcher(store, filter, seq);
+  const std::size_t stride = store.graph.space.padded_dim();
+  return to_matrix(store,
+                   for_each_query(store, queries.rows, options.threads,
+                                  [&](std::size_t i, Scratch& scratch, std::vector<Hit>& hits) {
+                                    searcher.search(prepared + i * stride, k, ef, scratch, hits);
+                                  }),
+                   k);
+}
+
+SearchResult exact_search(const Store& store, const MatrixView& queries, std::size_t k,
+                          const SearchOptions& options, const Filter::State* filter,
+                          std::uint64_t seq) {
+  require_k(k);
+  float* prepared = nullptr;
+  PaddedVector storage;
+  prepare_queries(store, queries, prepared, storage);
+  const Graph& graph = store.graph;
+  const std::size_t stride = graph.space.padded_dim();
+  const Slot end = graph.slot_end.load(std::memory_order_acquire);
+  // Every row is brought from memory once for a tile of queries.
+  constexpr std::size_t kTile = 16;
+  const std::size_t tiles = (queries.rows + kTile - 1) / kTile;
+  std::vector<std::vector<Hit>> hits(queries.rows);
+  Team team(Team::useful_threads(options.threads, tiles));
+  team.run(tiles, 1, [&](std::size_t tile, unsigned) {
+    const std::size_t begin = tile * kTile;
+    const std::size_t n = std::min(kTile, queries.rows - begin);
+    std::vector<CandidatePool> pools(n);
+    for (CandidatePool& pool : pools) pool.begin(k);
+    for (Slot slot = 1; slot < end; ++slot) {
+      const Row row = visible_row(graph, slot, seq);
+      if (row == kNoRow) continue;
+      if (filter != nullptr && !filter->contains(slot, graph.rows.header(row).key)) continue;
+      for (std::size_t i = 0; i < n; ++i) {
+        // Rows, not slots, stand in these pools: the key is read from the row.
+        pools[i].insert({graph.space.distance(prepared + (begin + i) * stride, graph.rows.vector(row)),
+                         row});
+      }
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      for (std::size_t j = 0; j < pools[i].size(); ++j) {
+        hits[begin + i].push_back({pools[i][j].distance, graph.rows.header(pools[i][j].slot).key});
+      }
+    }
+  });
+  return to_matrix(store, hits, k);
+}
+
+RangeResult range_search(const Store& store, const MatrixView& queries, float radius,
+                         const SearchOptions& options, const Filter::State* filter,
+                         std::uint64_t seq) {
+  if (std::isnan(radius)) throw Error(ErrorCode::kInvalidArgument, "radius = NaN; want a number");
+  float* prepared = nullptr;
+  PaddedVector storage;
+  prepare_queries(store, queries, prepared, storage);
+  const Searcher searcher(store, filter, seq);
+  const std::size_t stride = store.graph.space.padded_dim();
+  const auto hits = for_each_query(
+      store, queries.rows, options.threads,
+      [&](std::size_t i, Scratch& scratch, std::vector<Hit>& found) {
+        searcher.range(prepared + i * stride, radius, options.ef, scratch, found);
+      });
+  RangeResult result;
+  result.keys.type = store.options.key_type;
+  result.offsets.push_back(0);
+  for (const auto& row : hits) {
+    for (const Hit& hit : row) {
+      add_key(result.keys, hit.key);
+      result.distances.push_back(hit.distance);
+    }
+    result.offsets.push_back(static_cast<std::int64_t>(result.distances.size()));
+  }
+  return result;
+}
+
+std::shared_ptr<const Filter::State> make_filter(const std::shared_ptr<const Store>& store,
+                                                 const KeySpan& allowed, std::uint64_t seq) {
+  require_key_type(*store, allowed);
+  auto filter = std::make_shared<Filter::State>();
+  filter->store = store;
+  filter->pin = store->epochs.pin_long();
+  std::vector<Row> rows;
+  find_visible(*store, allowed, seq, filter->slots, rows);
+  std::erase(filter->slots, kNoSlot);
+  std::sort(filter->slots.begin(), filter->slots.end());
+  filter->slots.erase(std::unique(filter->slots.begin(), filter->slots.end()), filter->slots.end());
+  filter->bits.resize(store->graph.slot_end.load(std::memory_order_acquire) / 64 + 1);
+  for (const Slot slot : filter->slots) {
+    filter->bits[slot / 64] |= std::uint64_t{1} << (slot % 64);
+    filter->keys.push_back(
+        store->graph.rows.header(visible_row(store->graph, slot, seq)).key);
+  }
+  return filter;
+}
+
+Keys visible_keys(const Store& store, std::uint64_t seq) {
+  Keys keys;
+  keys.type = store.options.key_type;
+  const Slot end = store.graph.slot_end.load(std::memory_order_acquire);
+  for (Slot slot = 1; slot < end; ++slot) {
+    const Row row = visible_row(store.graph, slot, seq);
+    if (row != kNoRow) add_key(keys, store.graph.rows.header(row).key);
+  }
+  return keys;
+}
+
+}  // namespace upvec

@@ -1,0 +1,52 @@
+// Rows: immutable versions of a slot's vector.
+//
+// A row is written before any slot points at it and not touched again until no reader that could hold it
+// is left; then its number is used again. Thread safety: reads from any thread that learned the row's
+// number through an acquire load; allocate() and release() from one writer.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "planes.hpp"
+
+namespace upvec {
+
+struct RowHeader {
+  std::uint64_t seq;   // the commit that wrote it
+  std::uint64_t key;   // StoredKey, as bits: a snapshot may outlive the slot's use for this key
+  Row previous;        // what the slot showed before
+  std::uint8_t removed;  // a tombstone: from seq on, the slot shows nothing
+};
+
+class Rows {
+ public:
+  explicit Rows(std::size_t dim);
+
+  [[nodiscard]] std::size_t padded_dim() const noexcept { return padded_dim_; }
+  [[nodiscard]] float* vector(Row row) const noexcept {
+    return reinterpret_cast<float*>(vectors_.at(row));
+  }
+  [[nodiscard]] RowHeader& header(Row row) const noexcept { return headers_[row]; }
+
+  // Makes sure that the next `count` allocations cannot fail.
+  void reserve(std::size_t count);
+  Row allocate();
+  void release(Row row);
+
+  [[nodiscard]] std::size_t in_use() const noexcept { return next_ - 1 - free_.size(); }
+  [[nodiscard]] std::size_t vector_bytes() const noexcept { return vectors_.allocated_bytes(); }
+  [[nodiscard]] std::size_t header_bytes() const noexcept { return headers_.allocated_bytes(); }
+
+ private:
+  std::size_t padded_dim_;
+  BytePlane vectors_;
+  Plane<RowHeader> headers_;
+  std::size_t next_ = 1;
+  std::vector<Row> free_;
+};
+
+// Dimension rounded up so that every vector starts on a cache line and kernels need no tail.
+inline std::size_t pad_dim(std::size_t dim) { return (dim + 15) / 16 * 16; }
+
+}  // namespace upvec

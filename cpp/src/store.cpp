@@ -1,0 +1,109 @@
+#include "store.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+namespace upvec {
+namespace {
+
+IndexOptions checked(const IndexOptions& options) {
+  const auto require = [](bool fine, const char* name, std::size_t got, const char* want) {
+    if (fine) return;
+    throw Error(ErrorCode::kInvalidArgument,
+                std::string(name) + " = " + std::to_string(got) + "; want " + want);
+  };
+  require(options.dim >= 1 && options.dim <= 65536, "dim", options.dim, "1 to 65536");
+  require(options.m >= 4 && options.m <= 256, "M", options.m, "4 to 256");
+  require(options.ef_construction >= 1 && options.ef_construction <= 100000, "ef_construction",
+          options.ef_construction, "1 to 100000");
+  return options;
+}
+
+}  // namespace
+
+Store::Store(const IndexOptions& index_options)
+    : options(checked(index_options)),
+      graph(options.dim, options.metric, options.m),
+      keys(options.key_type, options.seed),
+      anchors(graph),
+      commit(graph) {
+  graph.rows.reserve(1);
+  graph.ensure_slots(2);
+}
+
+// Malkov and Yashunin, HNSW, section 4.1: level = floor(-ln(u) / ln(M)). The uniform number comes from the
+// key, so that a level depends on neither the order nor the number of earlier inserts.
+unsigned Store::draw_level(std::uint64_t key_hash) const noexcept {
+  const double u = (static_cast<double>(key_hash >> 11) + 0.5) * 0x1p-53;
+  const double level = -std::log(u) / std::log(static_cast<double>(options.m));
+  return static_cast<unsigned>(std::min(level, static_cast<double>(kMaxLevel)));
+}
+
+void Store::set_level(Slot slot, unsigned top) {
+  const unsigned present = graph.level_of(slot);
+  if (present == top) return;
+  std::uint32_t block = 0;
+  if (top > 0) {
+    auto& free = free_blocks[top];
+    if (free.empty()) {
+      graph.upper.ensure(upper_end + top);
+      graph.upper_top.ensure(upper_end + top);
+      block = upper_end;
+      upper_end += top;
+      for (unsigned i = 0; i < top; ++i) {
+        graph.upper_top[block + i] = static_cast<std::uint8_t>(top);
+      }
+    } else {
+      block = free.back();
+      free.pop_back();
+    }
+  }
+  if (present > 0) {
+    // Readers may still be there: a block is only ever reused for the same number of levels, so what they
+    // find is a list of the level that they look for.
+    free_blocks[present].push_back(graph.upper_of[slot].load(std::memory_order_relaxed));
+  }
+  graph.upper_of[slot].store(block, std::memory_order_release);
+}
+
+void Store::choose_entry() {
+  Slot entry = anchors.root();
+  for (unsigned level = kMaxLevel; level > 0; --level) {
+    if (by_level[level].empty()) continue;
+    entry = *by_level[level].begin();
+    break;
+  }
+  graph.entry.store(entry, std::memory_order_release);
+}
+
+void Store::reclaim() {
+  const std::uint64_t oldest = epochs.oldest();
+  while (!retired.empty() && retired.front().seq <= oldest) {
+    const Retired one = retired.front();
+    retired.pop_front();
+    switch (one.what) {
+      case Retired::What::kRow:
+        graph.rows.release(one.row);
+        break;
+      case Retired::What::kTombstone:
+        // If the slot is used again, the tombstone was retired once more, as a replaced row.
+        if (graph.row_of[one.slot].load(std::memory_order_relaxed) == one.row) {
+          graph.row_of[one.slot].store(kNoRow, std::memory_order_release);
+          graph.planned_of[one.slot] = kNoRow;
+          graph.rows.release(one.row);
+        }
+        break;
+      case Retired::What::kKey:
+        keys.release(StoredKey{one.key});
+        break;
+    }
+  }
+}
+
+bool Filter::State::contains(Slot slot, std::uint64_t key) const noexcept {
+  const auto it = std::lower_bound(slots.begin(), slots.end(), slot);
+  return it != slots.end() && *it == slot && keys[static_cast<std::size_t>(it - slots.begin())] == key;
+}
+
+}  // namespace upvec

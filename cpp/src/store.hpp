@@ -1,0 +1,101 @@
+// Store: the state behind one Index.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <vector>
+
+#include "anchors.hpp"
+#include "commit.hpp"
+#include "epoch.hpp"
+#include "graph.hpp"
+#include "key_index.hpp"
+#include "scratch.hpp"
+#include "upvec/index.hpp"
+
+namespace upvec {
+
+// Something that readers of versions before `seq` may still look at.
+struct Retired {
+  enum class What : std::uint8_t { kRow, kTombstone, kKey };
+  std::uint64_t seq;
+  std::uint64_t key;  // kKey
+  Row row;            // kRow, kTombstone
+  Slot slot;          // kTombstone
+  What what;
+};
+
+struct Store {
+  explicit Store(const IndexOptions& index_options);
+
+  IndexOptions options;
+  Graph graph;
+  KeyIndex keys;  // key -> slot; a removed key stays until its slot is given to another
+  mutable Epochs epochs;
+  mutable ScratchPool scratches;
+
+  std::atomic<std::uint64_t> writing{0};         // the commit under way, else the newest one
+  std::atomic<std::uint64_t> keys_erased_at{0};  // the newest commit that took a key out of `keys`
+  std::atomic<std::size_t> published_live{0};
+
+  // Below: the writer's, under this mutex.
+  mutable std::mutex write_mutex;
+  std::uint64_t head = 0;  // newest commit
+  std::size_t live = 0;
+  bool broken = false;  // memory ran out in the middle of a commit
+  Anchors anchors;
+  Commit commit;
+  std::deque<Slot> free_slots;  // first in, first out: which slot is next depends on history alone
+  std::deque<Retired> retired;  // ascending by seq
+  std::array<std::set<Slot>, kMaxLevel + 1> by_level;  // live slots whose top level is this (from 1)
+  std::array<std::vector<std::uint32_t>, kMaxLevel + 1> free_blocks;  // of graph.upper
+  std::uint32_t upper_end = 1;
+
+  [[nodiscard]] unsigned draw_level(std::uint64_t key_hash) const noexcept;
+  // Gives the slot lists for levels 1 .. top, or none for top 0.
+  void set_level(Slot slot, unsigned top);
+  void choose_entry();
+  void reclaim();
+};
+
+struct Snapshot::State {
+  std::shared_ptr<const Store> store;
+  Epochs::Pin pin;
+};
+
+struct Filter::State {
+  std::vector<std::uint64_t> bits;  // by slot
+  std::vector<Slot> slots;          // ascending
+  std::vector<std::uint64_t> keys;  // StoredKey of each: a slot may have got another key since
+  Epochs::Pin pin;                  // keeps the keys' bytes
+  std::shared_ptr<const Store> store;
+
+  [[nodiscard]] bool contains(Slot slot) const noexcept {
+    return slot / 64 < bits.size() && (bits[slot / 64] >> (slot % 64) & 1) != 0;
+  }
+  [[nodiscard]] bool contains(Slot slot, std::uint64_t key) const noexcept;
+};
+
+// The functions of Index, by file.
+std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vectors,
+                            const UpsertOptions& options);                            // write.cpp
+std::vector<std::uint8_t> remove(Store& store, const KeySpan& keys, const WriteOptions& options);
+CheckReport check(const Store& store);                                                // check.cpp
+std::string digest(const Store& store);                                               // digest.cpp
+
+// Brings a caller's vector into the form in which vectors are stored: padded, and of unit length under
+// cosine (one whose length is 1 to within 1e-6 stays as it is, so that what get() returned can be put
+// back unchanged). False if it cannot be stored.
+bool prepare_vector(const IndexOptions& options, const float* from, float* to,
+                    std::size_t padded_dim) noexcept;                                 // vectors.cpp
+[[noreturn]] void throw_bad_vectors(const IndexOptions& options, const MatrixView& vectors,
+                                    std::vector<std::uint64_t> rows, const char* what);
+void require_key_type(const Store& store, const KeySpan& keys);
+void require_dim(const IndexOptions& options, const MatrixView& vectors, const char* what);
+
+}  // namespace upvec

@@ -1,0 +1,377 @@
+// The writer's side of an index: one batch, from keys and vectors to a published commit.
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <tuple>
+
+#include "store.hpp"
+#include "team.hpp"
+
+namespace upvec {
+namespace {
+
+// Rows planned on one frozen graph. From 1 to 1,024 recall does not change, since rows of a sub-batch are
+// measured against each other; at 256 these extra distances cost 1 to 5 % and threads wait little.
+constexpr std::size_t kSubBatch = 256;
+
+struct Change {
+  std::uint64_t position;  // in the batch
+  Slot slot;
+  Task task;
+};
+
+// Positions to use, ascending; the others are dropped duplicates.
+std::vector<std::uint64_t> without_duplicates(const Store& store, const KeySpan& keys,
+                                              Duplicates duplicates) {
+  struct Hashed {
+    std::uint64_t hash;
+    std::uint64_t position;
+  };
+  std::vector<Hashed> order(keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) order[i] = {store.keys.hash(keys, i), i};
+  std::sort(order.begin(), order.end(), [](const Hashed& a, const Hashed& b) {
+    return std::tie(a.hash, a.position) < std::tie(b.hash, b.position);
+  });
+  const auto equal = [&](std::uint64_t a, std::uint64_t b) {
+    return keys.type() == KeyType::kInt64 ? keys.int_at(a) == keys.int_at(b)
+                                          : keys.string_at(a) == keys.string_at(b);
+  };
+  std::vector<std::uint8_t> dropped(keys.size(), 0);
+  std::vector<std::uint64_t> repeated;
+  for (std::size_t i = 1; i < order.size(); ++i) {
+    // Rows of one hash are few, and almost always of one key.
+    for (std::size_t j = i; j-- > 0 && order[j].hash == order[i].hash;) {
+      if (!equal(order[i].position, order[j].position)) continue;
+      repeated.push_back(order[i].position);
+      dropped[duplicates == Duplicates::kLast ? order[j].position : order[i].position] = 1;
+      break;
+    }
+  }
+  if (duplicates == Duplicates::kError && !repeated.empty()) {
+    std::sort(repeated.begin(), repeated.end());
+    const std::uint64_t at = repeated.front();
+    const std::string key = keys.type() == KeyType::kInt64
+                                ? std::to_string(keys.int_at(at))
+                                : "'" + std::string(keys.string_at(at)) + "'";
+    throw Error(ErrorCode::kDuplicateKey,
+                "key " + key + " at row " + std::to_string(at) + " is in the batch already (" +
+                    std::to_string(repeated.size()) + " such rows); pass duplicates=\"first\" or \"last\"",
+                std::move(repeated));
+  }
+  std::vector<std::uint64_t> positions;
+  positions.reserve(keys.size());
+  for (std::uint64_t i = 0; i < keys.size(); ++i) {
+    if (dropped[i] == 0) positions.push_back(i);
+  }
+  return positions;
+}
+
+void require_writable(const Store& store) {
+  if (store.broken) {
+    throw Error(ErrorCode::kLimit,
+                "memory ran out in the middle of an earlier commit; the index can be read only");
+  }
+}
+
+// One commit: everything between the decision what to change and the new head.
+class Writer {
+ public:
+  Writer(Store& store, const WriteOptions& options, std::size_t changes)
+      : store_(store),
+        graph_(store.graph),
+        seq_(store.head + 1),
+        team_(Team::useful_threads(options.threads, changes / 8)) {
+    for (unsigned i = 0; i < team_.size(); ++i) loans_.push_back(store.scratches.take());
+    for (ScratchPool::Loan& loan : loans_) scratches_.push_back(&*loan);
+    // From here on readers may meet rows of a commit they must not see.
+    store_.writing.store(seq_, std::memory_order_seq_cst);
+  }
+
+  void write_row(const Change& change, std::uint64_t key, const float* vector) {
+    const Row row = graph_.rows.allocate();
+    std::memcpy(graph_.rows.vector(row), vector, graph_.space.vector_bytes());
+    std::atomic<Row>& current = graph_.row_of[change.slot];
+    const Row previous = current.load(std::memory_order_relaxed);
+    graph_.rows.header(row) = {seq_, key, previous, change.task == Task::kRemove};
+    graph_.planned_of[change.slot] = row;
+    if (previous != kNoRow) store_.retired.push_back({seq_, 0, previous, 0, Retired::What::kRow});
+    if (change.task == Task::kRemove) {
+      store_.retired.push_back({seq_, 0, row, change.slot, Retired::What::kTombstone});
+    }
+    // A new slot is not linked yet, so its linked row may be the new one at once.
+    if (change.task == Task::kInsert) current.store(row, std::memory_order_release);
+  }
+
+  void relink(std::span<const Change> changes) {
+    for (std::size_t begin = 0; begin < changes.size(); begin += kSubBatch) {
+      const std::size_t n = std::min(kSubBatch, changes.size() - begin);
+      std::vector<Slot> starved = run(changes.subspan(begin, n));
+      // Slots that wait for a later sub-batch of this batch get new links, or none, there.
+      std::erase_if(starved, [&](Slot slot) {
+        return (graph_.info[slot].flags & kLeaving) != 0 || graph_.is_pending(slot);
+      });
+      if (starved.empty()) continue;
+      std::vector<Change> again;
+      for (const Slot slot : starved) again.push_back({0, slot, Task::kRelink});
+      for (std::size_t at = 0; at < again.size(); at += kSubBatch) {
+        run(std::span<const Change>(again).subspan(at, std::min(kSubBatch, again.size() - at)));
+      }
+    }
+  }
+
+  void finish(bool publish) {
+    store_.head = seq_;
+    if (!publish) return;
+    store_.published_live.store(store_.live, std::memory_order_relaxed);
+    store_.epochs.publish(seq_);
+  }
+
+  [[nodiscard]] Team& team() noexcept { return team_; }
+
+ private:
+  // One sub-batch: plan, anchor, commit, flip. Returns the slots left with too few links.
+  std::vector<Slot> run(std::span<const Change> changes) {
+    items_.resize(std::max(items_.size(), changes.size()));
+    const std::span<Item> items(items_.data(), changes.size());
+    for (std::size_t i = 0; i < changes.size(); ++i) {
+      Item& item = items[i];
+      item.slot = changes[i].slot;
+      item.task = changes[i].task;
+      item.levels.resize(graph_.level_of(item.slot) + 1);
+      for (LevelPlan& plan : item.levels) {
+        plan.links.clear();
+        plan.old_links.clear();
+        plan.old_in.clear();
+      }
+      graph_.info[item.slot].flags |= kInFlight;
+    }
+    team_.run(items.size(), 4, [&](std::size_t i, unsigned worker) {
+      plan_item(graph_, items, i, store_.options.ef_construction, *scratches_[worker]);
+    });
+    const std::vector<ForcedLink> forced =
+        store_.anchors.reattach(items, scratches_[0]->counters);
+    std::vector<Slot> starved = store_.commit.run(items, forced, team_, scratches_);
+    for (const Item& item : items) settle(item);
+    store_.choose_entry();
+    return starved;
+  }
+
+  void settle(const Item& item) {
+    SlotInfo& info = graph_.info[item.slot];
+    info.flags &= static_cast<std::uint8_t>(~kInFlight);
+    const std::size_t level = item.levels.size() - 1;
+    if (item.leaves_place()) {
+      graph_.row_of[item.slot].store(graph_.planned_of[item.slot], std::memory_order_release);
+    }
+    if (item.task == Task::kInsert && level > 0) store_.by_level[level].insert(item.slot);
+    if (item.task != Task::kRemove) return;
+    if (level > 0) store_.by_level[level].erase(item.slot);
+    info.flags &= static_cast<std::uint8_t>(~(kLive | kLeaving));
+    if ((info.flags & kInFreeList) == 0) {
+      info.flags |= kInFreeList;
+      store_.free_slots.push_back(item.slot);
+    }
+  }
+
+  Store& store_;
+  Graph& graph_;
+  std::uint64_t seq_;
+  Team team_;
+  std::vector<ScratchPool::Loan> loans_;
+  std::vector<Scratch*> scratches_;
+  std::vector<Item> items_;
+};
+
+// The vectors of the rows to use, prepared; throws if one cannot be stored.
+class PreparedRows {
+ public:
+  PreparedRows(const Store& store, const MatrixView& vectors)
+      : stride_(store.graph.space.padded_dim()) {
+    float* const out = floats_.reserve(std::max<std::size_t>(1, vectors.rows * stride_));
+    std::vector<std::uint64_t> bad;
+    for (std::size_t i = 0; i < vectors.rows; ++i) {
+      if (!prepare_vector(store.options, vectors.row(i), out + i * stride_, stride_)) {
+        bad.push_back(i);
+      }
+    }
+    if (!bad.empty()) throw_bad_vectors(store.options, vectors, std::move(bad), "vectors");
+  }
+  [[nodiscard]] const float* row(std::size_t i) const noexcept {
+    return floats_.data() + i * stride_;
+  }
+
+ private:
+  std::size_t stride_;
+  PaddedVector floats_;
+};
+
+// Slots for new keys: the oldest free ones, then fresh ones.
+class SlotSource {
+ public:
+  explicit SlotSource(Store& store) : store_(store) {}
+
+  // Everything that may fail for lack of memory or room, before anything is changed.
+  void reserve(std::size_t inserts, std::size_t rows) {
+    const std::size_t end = store_.graph.slot_end.load(std::memory_order_relaxed) + inserts;
+    if (end > kMaxSlots) throw Error(ErrorCode::kLimit, "an index holds at most 2^31 - 2 keys");
+    store_.graph.ensure_slots(end);
+    store_.graph.rows.reserve(rows);
+    store_.keys.reserve(store_.keys.size() + inserts);
+  }
+
+  // The slot that a removed key left, if nobody took it since.
+  void revive(Slot slot) { store_.graph.info[slot].flags |= kLive; }
+
+  Slot take(const KeySpan& keys, std::size_t i, std::uint64_t seq) {
+    const Slot slot = next_free(seq);
+    SlotInfo& info = store_.graph.info[slot];
+    info.key = static_cast<std::uint64_t>(store_.keys.assign(keys, i, slot));
+    info.flags |= kLive;
+    // Decorrelated from the place in the key index, which uses the top bits of the same hash.
+    store_.set_level(slot, store_.draw_level(store_.keys.hash(keys, i) * 0x9e3779b97f4a7c15ULL));
+    return slot;
+  }
+
+ private:
+  Slot next_free(std::uint64_t seq) {
+    while (!store_.free_slots.empty()) {
+      const Slot slot = store_.free_slots.front();
+      store_.free_slots.pop_front();
+      SlotInfo& info = store_.graph.info[slot];
+      info.flags &= static_cast<std::uint8_t>(~kInFreeList);
+      if ((info.flags & kLive) != 0) continue;  // revived
+      store_.keys_erased_at.store(seq, std::memory_order_seq_cst);
+      store_.keys.erase(StoredKey{info.key});
+      store_.retired.push_back({seq, info.key, 0, 0, Retired::What::kKey});
+      return slot;
+    }
+    const Slot slot = store_.graph.slot_end.load(std::memory_order_relaxed);
+    store_.graph.slot_end.store(slot + 1, std::memory_order_release);
+    return slot;
+  }
+
+  Store& store_;
+};
+
+// Marks the store unwritable if a commit is left half-way by an exception.
+class CommitGuard {
+ public:
+  explicit CommitGuard(Store& store) : store_(store) {}
+  ~CommitGuard() {
+    if (!done_) store_.broken = true;
+  }
+  CommitGuard(const CommitGuard&) = delete;
+  CommitGuard& operator=(const CommitGuard&) = delete;
+  void done() noexcept { done_ = true; }
+
+ private:
+  Store& store_;
+  bool done_ = false;
+};
+
+}  // namespace
+
+std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vectors,
+                            const UpsertOptions& options) {
+  require_key_type(store, keys);
+  require_dim(store.options, vectors, "vectors");
+  if (keys.size() != vectors.rows) {
+    throw Error(ErrorCode::kInvalidArgument, "got " + std::to_string(keys.size()) + " keys and " +
+                                                 std::to_string(vectors.rows) + " vectors");
+  }
+  const PreparedRows prepared(store, vectors);
+  const std::vector<std::uint64_t> positions =
+      without_duplicates(store, keys, options.duplicates);
+
+  const std::scoped_lock lock(store.write_mutex);
+  require_writable(store);
+  store.reclaim();
+  std::vector<Outcome> outcomes(keys.size(), Outcome::kSkipped);
+  std::vector<std::uint32_t> found(keys.size());
+  store.keys.find(keys, found);
+
+  std::vector<Change> changes;
+  std::size_t inserts = 0;
+  const std::size_t vector_bytes = store.graph.space.vector_bytes();
+  for (const std::uint64_t i : positions) {
+    const bool known = found[i] != kNoValue;
+    const bool live = known && (store.graph.info[found[i]].flags & kLive) != 0;
+    if (!live) {
+      if (options.mode == Mode::kUpdateOnly) continue;
+      outcomes[i] = Outcome::kInserted;
+      changes.push_back({i, known ? found[i] : kNoSlot, Task::kInsert});
+      inserts += known ? 0 : 1;
+    } else if (options.mode == Mode::kInsertOnly) {
+      continue;
+    } else if (std::memcmp(store.graph.planned_vector(found[i]), prepared.row(i), vector_bytes) == 0) {
+      outcomes[i] = Outcome::kUnchanged;
+    } else {
+      outcomes[i] = Outcome::kUpdated;
+      changes.push_back({i, found[i], Task::kMove});
+    }
+  }
+  if (changes.empty()) return outcomes;
+
+  SlotSource slots(store);
+  slots.reserve(inserts, changes.size());
+  Writer writer(store, options, changes.size());
+  CommitGuard guard(store);
+  // Known keys first: a slot that is revived must not be taken by a new key of the same batch.
+  for (const Change& change : changes) {
+    if (change.task == Task::kInsert && change.slot != kNoSlot) slots.revive(change.slot);
+  }
+  for (Change& change : changes) {
+    if (change.task == Task::kInsert) ++store.live;
+    if (change.slot == kNoSlot) change.slot = slots.take(keys, change.position, store.head + 1);
+    writer.write_row(change, store.graph.info[change.slot].key, prepared.row(change.position));
+  }
+  writer.relink(changes);
+  writer.finish(options.publish);
+  guard.done();
+  return outcomes;
+}
+
+std::vector<std::uint8_t> remove(Store& store, const KeySpan& keys, const WriteOptions& options) {
+  require_key_type(store, keys);
+  const std::scoped_lock lock(store.write_mutex);
+  require_writable(store);
+  store.reclaim();
+  std::vector<std::uint32_t> found(keys.size());
+  store.keys.find(keys, found);
+
+  std::vector<std::uint8_t> removed(keys.size(), 0);
+  std::vector<Change> changes;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (found[i] == kNoValue) continue;
+    SlotInfo& info = store.graph.info[found[i]];
+    if ((info.flags & kLive) == 0) continue;
+    removed[i] = 1;  // also where the batch names the key again
+    if ((info.flags & kLeaving) != 0) continue;
+    info.flags |= kLeaving;
+    changes.push_back({i, found[i], Task::kRemove});
+  }
+  if (changes.empty()) return removed;
+  try {
+    store.graph.rows.reserve(changes.size());
+  } catch (...) {
+    for (const Change& change : changes) {
+      store.graph.info[change.slot].flags &= static_cast<std::uint8_t>(~kLeaving);
+    }
+    throw;
+  }
+  Writer writer(store, options, changes.size());
+  CommitGuard guard(store);
+  for (const Change& change : changes) {
+    // The tombstone carries the vector: readers of older versions may still pass through.
+    writer.write_row(change, store.graph.info[change.slot].key,
+                     store.graph.planned_vector(change.slot));
+  }
+  store.live -= changes.size();
+  writer.relink(changes);
+  writer.finish(options.publish);
+  guard.done();
+  return removed;
+}
+
+}  // namespace upvec

@@ -1,0 +1,301 @@
+// _core.Index, _core.Snapshot, _core.Filter: convert arguments, release the GIL, make one core call.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "arrays.hpp"
+#include "upvec/index.hpp"
+
+void bind_index(pybind11::module_& m);
+
+namespace upvec::python {
+namespace {
+
+namespace py = pybind11;
+
+template <typename E, std::size_t N>
+E parse(const std::string& name, const char* argument, const std::pair<const char*, E> (&choices)[N]) {
+  std::string wanted;
+  for (const auto& [text, value] : choices) {
+    if (name == text) return value;
+    wanted += std::string(wanted.empty() ? "" : ", ") + "\"" + text + "\"";
+  }
+  throw py::value_error(std::string(argument) + " = \"" + name + "\"; want one of " + wanted);
+}
+
+constexpr std::pair<const char*, Metric> kMetrics[] = {
+    {"l2", Metric::kL2}, {"ip", Metric::kInnerProduct}, {"cosine", Metric::kCosine}};
+constexpr std::pair<const char*, KeyType> kKeyTypes[] = {{"int64", KeyType::kInt64},
+                                                        {"str", KeyType::kString}};
+constexpr std::pair<const char*, Mode> kModes[] = {{"upsert", Mode::kUpsert},
+                                                  {"insert_only", Mode::kInsertOnly},
+                                                  {"update_only", Mode::kUpdateOnly}};
+constexpr std::pair<const char*, Duplicates> kDuplicates[] = {{"error", Duplicates::kError},
+                                                             {"first", Duplicates::kFirst},
+                                                             {"last", Duplicates::kLast}};
+
+template <typename E, std::size_t N>
+const char* name_of(E value, const std::pair<const char*, E> (&choices)[N]) {
+  for (const auto& [text, choice] : choices) {
+    if (choice == value) return text;
+  }
+  return "";
+}
+
+class BoundSnapshot {
+ public:
+  explicit BoundSnapshot(Snapshot snapshot) : seq_(snapshot.seq()), snapshot_(std::move(snapshot)) {}
+  [[nodiscard]] std::uint64_t seq() const noexcept { return seq_; }
+  void release() { snapshot_.reset(); }
+  [[nodiscard]] const Snapshot* get() const {
+    if (!snapshot_) throw py::value_error("the snapshot has been released");
+    return &*snapshot_;
+  }
+
+ private:
+  std::uint64_t seq_;
+  std::optional<Snapshot> snapshot_;
+};
+
+// The options that reads share. A copy of the snapshot keeps it alive without the GIL.
+struct ReadArguments {
+  std::optional<Snapshot> snapshot;
+  std::optional<Filter> filter;
+  SearchOptions options;
+
+  ReadArguments(const Index& index, const py::object& allowed, const py::object& pinned,
+                std::size_t ef = 0, unsigned threads = 0) {
+    options.ef = ef;
+    options.threads = threads;
+    if (!pinned.is_none()) {
+      snapshot = *py::cast<const BoundSnapshot&>(pinned).get();
+      options.snapshot = &*snapshot;
+    }
+    if (allowed.is_none()) return;
+    if (py::isinstance<Filter>(allowed)) {
+      filter = py::cast<Filter>(allowed);
+    } else {
+      const KeyColumn keys = key_column(index.options().key_type, allowed);
+      const py::gil_scoped_release release;
+      filter = index.filter(keys.span(), options);
+    }
+    options.filter = &*filter;
+  }
+  ReadArguments(const ReadArguments&) = delete;
+  ReadArguments& operator=(const ReadArguments&) = delete;
+};
+
+Index make_index(std::size_t dim, const std::string& metric, const std::string& key, std::size_t m,
+                 std::size_t ef_construction, std::uint64_t seed) {
+  return Index(IndexOptions{dim, parse(metric, "metric", kMetrics), parse(key, "key", kKeyTypes), m,
+                            ef_construction, seed});
+}
+
+py::array_t<std::uint8_t> upsert(Index& index, const py::object& keys, const FloatMatrix& vectors,
+                                 const std::string& mode, const std::string& duplicates,
+                                 unsigned threads, bool publish) {
+  UpsertOptions options;
+  options.mode = parse(mode, "mode", kModes);
+  options.duplicates = parse(duplicates, "duplicates", kDuplicates);
+  options.threads = threads;
+  options.publish = publish;
+  const KeyColumn column = key_column(index.options().key_type, keys);
+  const MatrixView view = matrix_view(vectors, "vectors");
+  py::array_t<std::uint8_t> result(static_cast<py::ssize_t>(column.size()));
+  std::uint8_t* const out = result.mutable_data();
+  const py::gil_scoped_release release;
+  const std::vector<Outcome> outcomes = index.upsert(column.span(), view, options);
+  for (std::size_t i = 0; i < outcomes.size(); ++i) out[i] = static_cast<std::uint8_t>(outcomes[i]);
+  return result;
+}
+
+py::array_t<bool> remove(Index& index, const py::object& keys, unsigned threads, bool publish) {
+  const KeyColumn column = key_column(index.options().key_type, keys);
+  py::array_t<bool> result(static_cast<py::ssize_t>(column.size()));
+  bool* const out = result.mutable_data();
+  const py::gil_scoped_release release;
+  const auto removed = index.remove(column.span(), {threads, publish});
+  for (std::size_t i = 0; i < removed.size(); ++i) out[i] = removed[i] != 0;
+  return result;
+}
+
+py::tuple get(const Index& index, const py::object& keys, const py::object& snapshot) {
+  const ReadArguments arguments(index, py::none(), snapshot);
+  const KeyColumn column = key_column(index.options().key_type, keys);
+  const auto n = static_cast<py::ssize_t>(column.size());
+  py::array_t<float> vectors({n, static_cast<py::ssize_t>(index.options().dim)});
+  py::array_t<bool> found(n);
+  float* const vector_out = vectors.mutable_data();
+  static_assert(sizeof(bool) == sizeof(std::uint8_t));
+  auto* const found_out = reinterpret_cast<std::uint8_t*>(found.mutable_data());
+  {
+    const py::gil_scoped_release release;
+    index.get(column.span(), vector_out, found_out, arguments.options);
+  }
+  return py::make_tuple(std::move(vectors), std::move(found));
+}
+
+using SearchFunction = SearchResult (Index::*)(MatrixView, std::size_t, const SearchOptions&) const;
+
+py::tuple run_search(const Index& index, SearchFunction function, const FloatMatrix& queries,
+                     std::size_t k, const ReadArguments& arguments) {
+  const MatrixView view = matrix_view(queries, "queries");
+  SearchResult result;
+  {
+    const py::gil_scoped_release release;
+    result = (index.*function)(view, k, arguments.options);
+  }
+  const auto rows = static_cast<py::ssize_t>(view.rows);
+  const auto columns = static_cast<py::ssize_t>(k);
+  return py::make_tuple(to_array(std::move(result.keys), {rows, columns}),
+                        to_array(std::move(result.distances), {rows, columns}),
+                        to_array(std::move(result.counts), {rows}));
+}
+
+py::tuple search(const Index& index, const FloatMatrix& queries, std::size_t k, std::size_t ef,
+                 const py::object& allowed, unsigned threads, const py::object& snapshot) {
+  const ReadArguments arguments(index, allowed, snapshot, ef, threads);
+  return run_search(index, &Index::search, queries, k, arguments);
+}
+
+py::tuple exact_search(const Index& index, const FloatMatrix& queries, std::size_t k,
+                       const py::object& allowed, unsigned threads, const py::object& snapshot) {
+  const ReadArguments arguments(index, allowed, snapshot, 0, threads);
+  return run_search(index, &Index::exact_search, queries, k, arguments);
+}
+
+py::tuple range_search(const Index& index, const FloatMatrix& queries, float radius, std::size_t ef,
+                       const py::object& allowed, unsigned threads, const py::object& snapshot) {
+  const ReadArguments arguments(index, allowed, snapshot, ef, threads);
+  const MatrixView view = matrix_view(queries, "queries");
+  RangeResult result;
+  {
+    const py::gil_scoped_release release;
+    result = index.range_search(view, radius, arguments.options);
+  }
+  const auto hits = static_cast<py::ssize_t>(result.distances.size());
+  const auto offsets = static_cast<py::ssize_t>(result.offsets.size());
+  return py::make_tuple(to_array(std::move(result.offsets), {offsets}),
+                        to_array(std::move(result.keys), {hits}),
+                        to_array(std::move(result.distances), {hits}));
+}
+
+py::array keys(const Index& index, const py::object& snapshot) {
+  const ReadArguments arguments(index, py::none(), snapshot);
+  Keys result;
+  {
+    const py::gil_scoped_release release;
+    result = index.keys(arguments.options);
+  }
+  const auto n = static_cast<py::ssize_t>(result.size());
+  return to_array(std::move(result), {n});
+}
+
+py::dict check(const Index& index) {
+  CheckReport report;
+  {
+    const py::gil_scoped_release release;
+    report = index.check();
+  }
+  py::dict result;
+  result["live"] = report.live;
+  result["reachable"] = report.reachable;
+  result["dangling"] = report.dangling;
+  result["doubled"] = report.doubled;
+  result["self_links"] = report.self_links;
+  result["in_list_errors"] = report.in_list_errors;
+  result["anchor_errors"] = report.anchor_errors;
+  result["key_errors"] = report.key_errors;
+  result["pending"] = report.pending;
+  result["below_floor"] = report.below_floor;
+  result["degrees"] = report.degrees;
+  result["in_degrees"] = report.in_degrees;
+  result["ok"] = report.ok();
+  return result;
+}
+
+py::dict stats(const Index& index) {
+  const Stats stats = index.stats();
+  py::dict result;
+  result["live"] = stats.live;
+  result["slots"] = stats.slots;
+  result["rows"] = stats.rows;
+  result["seq"] = stats.seq;
+  result["max_level"] = stats.max_level;
+  result["vector_bytes"] = stats.vector_bytes;
+  result["link_bytes"] = stats.link_bytes;
+  result["key_bytes"] = stats.key_bytes;
+  result["other_bytes"] = stats.other_bytes;
+  result["queries"] = stats.queries;
+  result["distances"] = stats.distances;
+  result["hops"] = stats.hops;
+  return result;
+}
+
+BoundSnapshot snapshot(const Index& index, bool head) {
+  const py::gil_scoped_release release;
+  return BoundSnapshot(head ? index.head_snapshot() : index.snapshot());
+}
+
+Filter make_filter(const Index& index, const py::object& keys, const py::object& snapshot) {
+  return *ReadArguments(index, keys, snapshot).filter;
+}
+
+}  // namespace
+}  // namespace upvec::python
+
+void bind_index(pybind11::module_& m) {
+  namespace py = pybind11;
+  using namespace py::literals;
+  using namespace upvec::python;
+  using upvec::Index;
+  using Unlocked = py::call_guard<py::gil_scoped_release>;
+
+  py::class_<BoundSnapshot>(m, "Snapshot", "Pins one version of an index.")
+      .def_property_readonly("seq", &BoundSnapshot::seq)
+      .def("release", &BoundSnapshot::release);
+  py::class_<upvec::Filter>(m, "Filter", "A compiled set of allowed keys.")
+      .def("__len__", &upvec::Filter::size);
+
+  py::class_<Index>(m, "Index", "Keys and vectors in memory.")
+      .def(py::init(&make_index), "dim"_a, py::kw_only(), "metric"_a = "l2", "key"_a = "int64",
+           "M"_a = 16, "ef_construction"_a = 200, "seed"_a = 0)
+      .def_property_readonly("dim", [](const Index& self) { return self.options().dim; })
+      .def_property_readonly(
+          "metric", [](const Index& self) { return name_of(self.options().metric, kMetrics); })
+      .def_property_readonly(
+          "key_type", [](const Index& self) { return name_of(self.options().key_type, kKeyTypes); })
+      .def_property_readonly("M", [](const Index& self) { return self.options().m; })
+      .def_property_readonly("ef_construction",
+                             [](const Index& self) { return self.options().ef_construction; })
+      .def_property_readonly("seed", [](const Index& self) { return self.options().seed; })
+      .def_property_readonly("simd", [](const Index&) { return std::string(Index::simd()); })
+      .def("upsert", &upsert, "keys"_a, "vectors"_a, py::kw_only(), "mode"_a = "upsert",
+           "duplicates"_a = "error", "threads"_a = 0, "publish"_a = true)
+      .def("remove", &upvec::python::remove, "keys"_a, py::kw_only(), "threads"_a = 0,
+           "publish"_a = true)
+      .def("publish", &Index::publish, Unlocked())
+      .def("reserve", &Index::reserve, "n"_a, Unlocked())
+      .def("snapshot", &snapshot, py::kw_only(), "head"_a = false)
+      .def("filter", &make_filter, "keys"_a, py::kw_only(), "snapshot"_a = py::none())
+      .def("get", &get, "keys"_a, py::kw_only(), "snapshot"_a = py::none())
+      .def("search", &search, "queries"_a, "k"_a, py::kw_only(), "ef"_a = 0,
+           "allowed"_a = py::none(), "threads"_a = 0, "snapshot"_a = py::none())
+      .def("exact_search", &exact_search, "queries"_a, "k"_a, py::kw_only(),
+           "allowed"_a = py::none(), "threads"_a = 0, "snapshot"_a = py::none())
+      .def("range_search", &range_search, "queries"_a, "radius"_a, py::kw_only(), "ef"_a = 0,
+           "allowed"_a = py::none(), "threads"_a = 0, "snapshot"_a = py::none())
+      .def("keys", &keys, py::kw_only(), "snapshot"_a = py::none())
+      .def("__len__", &Index::size)
+      .def("save", &Index::save, "path"_a, Unlocked())
+      .def_static("load", &Index::load, "path"_a, py::kw_only(), "mmap"_a = true, Unlocked())
+      .def("copy", &Index::copy, Unlocked())
+      .def("check", &check)
+      .def("digest", &Index::digest, Unlocked())
+      .def("stats", &stats);
+}

@@ -51,9 +51,12 @@ std::vector<std::uint64_t> without_duplicates(const Store& store, const KeySpan&
   if (duplicates == Duplicates::kError && !repeated.empty()) {
     std::sort(repeated.begin(), repeated.end());
     const std::uint64_t at = repeated.front();
-    const std::string key = keys.type() == KeyType::kInt64
-                                ? std::to_string(keys.int_at(at))
-                                : "'" + std::string(keys.string_at(at)) + "'";
+    std::string key;
+    if (keys.type() == KeyType::kInt64) {
+      key = std::to_string(keys.int_at(at));
+    } else {
+      key.append("'").append(keys.string_at(at)).append("'");
+    }
     throw Error(ErrorCode::kDuplicateKey,
                 "key " + key + " at row " + std::to_string(at) + " is in the batch already (" +
                     std::to_string(repeated.size()) + " such rows); pass duplicates=\"first\" or \"last\"",

@@ -162,7 +162,9 @@ class Files:
     # Locks
 
     def lock(self, path: str, *, shared: bool = False) -> int:
-        """Lock a file (made if absent) or an existing directory, and return the descriptor.
+        """Lock a file or directory, and return the descriptor.
+
+        A file that is absent is made, unless the lock is to be shared.
 
         The lock lasts until every copy of the descriptor is closed, at the latest until the
         process ends. It is ``flock``: a ``lockf`` lock would be dropped when any part of the
@@ -174,7 +176,7 @@ class Files:
         LockedError
             If somebody else holds a lock that excludes this one.
         """
-        kind = os.O_RDONLY if self.is_directory(path) else os.O_RDWR | os.O_CREAT
+        kind = os.O_RDONLY if shared or self.is_directory(path) else os.O_RDWR | os.O_CREAT
         fd = os.open(path, kind | _OPEN_FLAGS, _FILE_MODE)
         try:
             fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

@@ -5,8 +5,8 @@ contents as of its last sync and the writes since, and for every directory the n
 sync. `FaultyFiles.crash_image` writes a directory as it could be found after the power came back.
 
 What is written around the layer (by the C++ core, say) is unknown to the model until the file is
-synced through it. Directories are known from the first use of a path in them; what was there
-before counts as durable.
+synced through it. What was there before counts as durable; it has to be shown to the model with
+`FaultyFiles.adopt`, or it is known only from its first use.
 """
 
 from __future__ import annotations
@@ -160,6 +160,13 @@ class FaultyFiles(Files):
                 with open(path, "rb") as file:
                     node = Node(file.read())
             self._nodes[path] = self._durable[path] = node
+
+    def adopt(self, root: str) -> None:
+        """Take everything below ``root`` as durable."""
+        self._know(root)
+        for directory, names, file_names in os.walk(root):
+            for name in (*names, *file_names):
+                self._know(os.path.join(directory, name))
 
     def _node(self, path: str) -> Node:
         self._know(path)

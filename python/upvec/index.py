@@ -1,0 +1,557 @@
+"""Keys and vectors in memory: :class:`Index`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from .result import UpsertResult
+
+__all__ = ["CheckReport", "Filter", "Index", "RangeResult", "SearchResult"]
+
+FloatArray = npt.NDArray[np.float32]
+AnyArray = npt.NDArray[Any]
+
+Filter = _core.Filter
+
+_METRICS = ("l2", "ip", "cosine")
+_KEY_TYPES = ("int64", "str")
+# What progress bars advance by; large enough that a batch of its own costs nothing.
+_PROGRESS_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The nearest rows of each query.
+
+    Attributes
+    ----------
+    keys : ndarray (q, k) of int64 or of str objects
+        Nearest first; unfilled places hold 0 or ``""``.
+    distances : ndarray (q, k) of float32
+        Unfilled places hold infinity.
+    counts : ndarray (q,) of int64
+        Filled places of each row.
+    """
+
+    keys: AnyArray
+    distances: FloatArray
+    counts: npt.NDArray[np.int64]
+
+    def __iter__(self) -> Iterator[AnyArray]:
+        """Unpack as ``keys, distances, counts``."""
+        return iter((self.keys, self.distances, self.counts))
+
+
+@dataclass(frozen=True)
+class RangeResult:
+    """Everything within a radius of each query.
+
+    Attributes
+    ----------
+    offsets : ndarray (q + 1,) of int64
+        The hits of query i are at ``offsets[i]:offsets[i + 1]``, nearest first.
+    keys : ndarray (m,) of int64 or of str objects
+    distances : ndarray (m,) of float32
+    """
+
+    offsets: npt.NDArray[np.int64]
+    keys: AnyArray
+    distances: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, query: int) -> tuple[AnyArray, FloatArray]:
+        """Keys and distances of one query."""
+        if not -len(self) <= query < len(self):
+            raise IndexError(f"query {query} of {len(self)}")
+        query %= len(self)
+        span = slice(self.offsets[query], self.offsets[query + 1])
+        return self.keys[span], self.distances[span]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What :meth:`Index.check` counted.
+
+    Attributes
+    ----------
+    live, reachable : int
+        Keys in the index, and how many of them a walk over level 0 from the entry meets.
+    dangling, doubled, self_links : int
+        Links to something that is not there, twice the same link, links to oneself.
+    in_list_errors, anchor_errors, key_errors, pending : int
+        Contradictions among links and in-links, in the spanning tree, in the key index,
+        and rows that a commit left half-way.
+    below_floor : int
+        Rows with fewer links than a quarter of the cap: quality, not correctness.
+    degrees, in_degrees : list of int
+        Histograms on level 0: of the number of links, and of the number of links that
+        lead to a row by powers of two (0, 1, 2-3, 4-7, …).
+    ok : bool
+        Every invariant holds.
+    """
+
+    live: int
+    reachable: int
+    dangling: int
+    doubled: int
+    self_links: int
+    in_list_errors: int
+    anchor_errors: int
+    key_errors: int
+    pending: int
+    below_floor: int
+    degrees: list[int] = field(repr=False)
+    in_degrees: list[int] = field(repr=False)
+    ok: bool
+
+
+class Index:
+    """Approximate nearest-neighbour index with in-place upsert.
+
+    Parameters
+    ----------
+    dim : int
+        Dimension of the vectors, 1 to 65536.
+    metric : {"l2", "ip", "cosine"}
+        ``"l2"`` is the squared Euclidean distance; ``"ip"`` and ``"cosine"`` are
+        ``1 - dot``. A cosine index stores vectors of unit length.
+    key : {"int64", "str"}
+        Type of the keys.
+    codes : {"none"}
+        What the search walks on: ``"none"`` is the exact vectors.
+    keep : {"f32"}
+        How exact vectors are kept.
+    M : int
+        Links per row above level 0, 4 to 256; level 0 has twice as many.
+    ef_construction : int
+        Candidates held while links are chosen; more is slower and better.
+    seed : int
+        Of key hashes and levels. Equal histories under equal seeds give equal indexes.
+
+    Notes
+    -----
+    Every call releases the GIL and may be made from any thread. Writers take turns;
+    readers never wait, and see all of a batch or nothing of it. A call that raises has
+    changed nothing. The graph is HNSW (Malkov and Yashunin, TPAMI 2020), pruned as
+    DiskANN does (Subramanya et al., NeurIPS 2019, algorithm 2), updated in place.
+
+    Examples
+    --------
+    >>> import numpy as np, upvec
+    >>> ix = upvec.Index(2, metric="l2")
+    >>> ix.upsert([1, 2], [[0, 0], [3, 4]]).counts
+    {'inserted': 2}
+    >>> ix.upsert([2, 3], [[0, 1], [9, 9]]).counts
+    {'inserted': 1, 'updated': 1}
+    >>> ix.search([0, 0], k=2).keys
+    array([[1, 2]])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        metric: str = "l2",
+        key: str = "int64",
+        codes: str = "none",
+        keep: str = "f32",
+        M: int = 16,
+        ef_construction: int = 200,
+        seed: int = 0,
+    ) -> None:
+        _require_choice("metric", metric, _METRICS)
+        _require_choice("key", key, _KEY_TYPES)
+        _require_choice("codes", codes, ("none",))
+        _require_choice("keep", keep, ("f32",))
+        self._core = _core.Index(
+            _require_int("dim", dim, 1, 65536),
+            metric=metric,
+            key=key,
+            M=_require_int("M", M, 4, 256),
+            ef_construction=_require_int("ef_construction", ef_construction, 1, 100_000),
+            seed=_require_int("seed", seed, 0, 2**64 - 1),
+        )
+
+    # Properties ------------------------------------------------------------------------
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the vectors."""
+        return self._core.dim
+
+    @property
+    def metric(self) -> str:
+        """``"l2"``, ``"ip"`` or ``"cosine"``."""
+        return self._core.metric
+
+    @property
+    def key(self) -> str:
+        """Type of the keys: ``"int64"`` or ``"str"``."""
+        return self._core.key_type
+
+    @property
+    def M(self) -> int:
+        """Links per row above level 0."""
+        return self._core.M
+
+    @property
+    def ef_construction(self) -> int:
+        """Candidates held while links are chosen."""
+        return self._core.ef_construction
+
+    @property
+    def simd(self) -> str:
+        """The distance kernels in use; ``UPVEC_SIMD`` overrides the choice."""
+        return self._core.simd
+
+    # Writing ---------------------------------------------------------------------------
+
+    def upsert(
+        self,
+        keys: Any,
+        vectors: Any,
+        *,
+        mode: str = "upsert",
+        duplicates: str = "error",
+        threads: int = 0,
+        progress: bool = False,
+    ) -> UpsertResult:
+        """Insert new keys and move known ones, in one atomic commit.
+
+        Parameters
+        ----------
+        keys : array_like (n,)
+            int64, or str.
+        vectors : array_like (n, dim)
+            float32, float16 or float64; converted to float32, copied.
+        mode : {"upsert", "insert_only", "update_only"}
+            ``insert_only`` skips known keys, ``update_only`` skips unknown ones.
+        duplicates : {"error", "first", "last"}
+            What to do with a key that occurs twice in the batch; the rows left out are
+            ``skipped``.
+        threads : int
+            0 means one per processor. The resulting graph does not depend on it.
+        progress : bool
+            Show a bar (needs ``tqdm``). The batch is then committed in parts of 4,096
+            rows, each atomic.
+
+        Returns
+        -------
+        UpsertResult
+            ``status`` (n,) of :class:`upvec.Outcome` codes, and ``counts``.
+
+        Raises
+        ------
+        DimensionError
+            Vectors of another dimension.
+        InvalidRowError
+            NaN, infinity, or a zero vector under cosine; ``.rows`` says where.
+        DuplicateKeyError
+            A key twice in the batch under ``duplicates="error"``.
+        """
+        key_column = self._key_column(keys, "keys")
+        matrix = _float_matrix(vectors, "vectors", len(key_column))
+        _require_choice("mode", mode, ("upsert", "insert_only", "update_only"))
+        _require_choice("duplicates", duplicates, ("error", "first", "last"))
+        threads = _require_int("threads", threads, 0, 4096)
+        if not progress:
+            status = self._core.upsert(
+                key_column, matrix, mode=mode, duplicates=duplicates, threads=threads
+            )
+            return UpsertResult.from_status(status)
+        parts = []
+        for span in _progress_spans(len(key_column)):
+            parts.append(
+                self._core.upsert(
+                    key_column[span],
+                    matrix[span],
+                    mode=mode,
+                    duplicates=duplicates,
+                    threads=threads,
+                )
+            )
+        return UpsertResult.from_status(np.concatenate(parts) if parts else np.empty(0, np.uint8))
+
+    def remove(self, keys: Any, *, threads: int = 0) -> npt.NDArray[np.bool_]:
+        """Remove keys, in one atomic commit; the graph is repaired at once.
+
+        Parameters
+        ----------
+        keys : array_like (n,)
+            Keys that are not there are no error.
+
+        Returns
+        -------
+        ndarray (n,) of bool
+            True where something was removed.
+        """
+        return self._core.remove(
+            self._key_column(keys, "keys"), threads=_require_int("threads", threads, 0, 4096)
+        )
+
+    def reserve(self, n: int) -> None:
+        """Make room for `n` keys in all. Optional: an index grows by itself, without stalls."""
+        self._core.reserve(_require_int("n", n, 0, 2**31 - 2))
+
+    # Reading ---------------------------------------------------------------------------
+
+    def get(self, keys: Any) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """Vectors of keys.
+
+        Returns
+        -------
+        vectors : ndarray (n, dim) of float32
+            Copies, of unit length in a cosine index; zeros where the key is not there.
+        found : ndarray (n,) of bool
+        """
+        return self._core.get(self._key_column(keys, "keys"))
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        ef: int | None = None,
+        where: Any = None,
+        threads: int = 0,
+    ) -> SearchResult:
+        """The k nearest rows of each query, approximately.
+
+        Parameters
+        ----------
+        queries : array_like (q, dim) or (dim,)
+        k : int
+            Rows per query.
+        ef : int, optional
+            Candidates held by a search, at least k; more is slower and finds more.
+            Default ``max(2 * k, 64)``.
+        where : array_like of keys or Filter, optional
+            Only these keys are answers. A compiled :meth:`filter` saves looking the keys
+            up again.
+        threads : int
+            0 means one per processor, for a batch of queries.
+
+        Returns
+        -------
+        SearchResult
+            ``keys`` and ``distances`` (q, k), ``counts`` (q,). q = 1 for a single query.
+        """
+        return SearchResult(
+            *self._core.search(
+                self._queries(queries),
+                _require_int("k", k, 1, 2**31 - 1),
+                ef=0 if ef is None else _require_int("ef", ef, 1, 2**31 - 1),
+                allowed=self._allowed(where),
+                threads=_require_int("threads", threads, 0, 4096),
+            )
+        )
+
+    def exact_search(
+        self, queries: Any, k: int = 10, *, where: Any = None, threads: int = 0
+    ) -> SearchResult:
+        """The k nearest rows of each query, by measuring every row.
+
+        Parameters and result are those of :meth:`search`.
+        """
+        return SearchResult(
+            *self._core.exact_search(
+                self._queries(queries),
+                _require_int("k", k, 1, 2**31 - 1),
+                allowed=self._allowed(where),
+                threads=_require_int("threads", threads, 0, 4096),
+            )
+        )
+
+    def range_search(
+        self,
+        queries: Any,
+        radius: float,
+        *,
+        ef: int | None = None,
+        where: Any = None,
+        threads: int = 0,
+    ) -> RangeResult:
+        """Every row within `radius` of each query, approximately.
+
+        Parameters
+        ----------
+        queries : array_like (q, dim) or (dim,)
+        radius : float
+            In the distance of the metric (squared for ``"l2"``), inclusive.
+        ef : int, optional
+            Candidates that the search starts with (default 64). It is widened until it
+            sees beyond the radius.
+
+        Returns
+        -------
+        RangeResult
+        """
+        return RangeResult(
+            *self._core.range_search(
+                self._queries(queries),
+                float(radius),
+                ef=0 if ef is None else _require_int("ef", ef, 1, 2**31 - 1),
+                allowed=self._allowed(where),
+                threads=_require_int("threads", threads, 0, 4096),
+            )
+        )
+
+    def filter(self, keys: Any) -> Filter:
+        """Compile a set of allowed keys for the ``where`` of many searches.
+
+        Keys that are not in the index now are ignored.
+        """
+        return self._core.filter(self._key_column(keys, "keys"))
+
+    def keys(self) -> AnyArray:
+        """All keys, as an array (n,) of int64 or of str objects, in no promised order."""
+        return self._core.keys()
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            column = self._key_column([key], "keys")
+        except (TypeError, ValueError, OverflowError):
+            return False
+        return bool(self._core.get(column)[1][0])
+
+    def __len__(self) -> int:
+        return len(self._core)
+
+    def __repr__(self) -> str:
+        return (
+            f"<upvec.Index {len(self):,} keys ({self.key}), dim {self.dim}, {self.metric}, "
+            f"M {self.M}, ef_construction {self.ef_construction}, {self.simd}>"
+        )
+
+    # Files and health --------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the index to one file: whole or not at all, synced."""
+        self._core.save(os.fspath(path))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], mmap: bool = True) -> Index:
+        """Read an index that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path : path_like
+        mmap : bool
+            Read through a private mapping rather than a buffer, which needs half the
+            memory while loading. The index is in memory afterwards either way.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        CorruptionError
+            It is not an index, is of a newer format, or contradicts its checksums or
+            itself; the message says which.
+        """
+        return cls._of(_core.Index.load(os.fspath(path), mmap=mmap))
+
+    def copy(self) -> Index:
+        """An independent index with the same contents, links and digest."""
+        return self._of(self._core.copy())
+
+    def check(self) -> CheckReport:
+        """Prove the invariants of the graph by looking at all of it."""
+        return CheckReport(**self._core.check())
+
+    def digest(self) -> str:
+        """32 hexadecimal digits of keys, vectors and links.
+
+        The same batches give the same digest, at any number of threads.
+        """
+        return self._core.digest()
+
+    def stats(self) -> dict[str, Any]:
+        """Sizes in bytes by kind, counters since the start, and the degree histogram."""
+        stats = dict(self._core.stats())
+        queries = max(1, stats["queries"])
+        stats["distances_per_query"] = stats["distances"] / queries
+        stats["hops_per_query"] = stats["hops"] / queries
+        stats["degrees"] = self._core.check()["degrees"]
+        return stats
+
+    # Arguments -------------------------------------------------------------------------
+
+    @classmethod
+    def _of(cls, core: _core.Index) -> Index:
+        index = cls.__new__(cls)
+        index._core = core
+        return index
+
+    def _key_column(self, keys: Any, what: str) -> Any:
+        """Keys as the core takes them: an int64 array, or an array or list of str."""
+        if isinstance(keys, (str, bytes)) or np.isscalar(keys):
+            raise TypeError(f"{what} must be an array (n,); got a single {type(keys).__name__}")
+        if isinstance(keys, np.ndarray):
+            column = keys
+        elif hasattr(keys, "__array__"):
+            column = np.asarray(keys)
+        else:
+            return keys if isinstance(keys, (list, tuple)) else list(keys)
+        if column.ndim != 1:
+            raise ValueError(f"{what} have shape {column.shape}; want (n,)")
+        return column
+
+    def _queries(self, queries: Any) -> FloatArray:
+        return np.atleast_2d(_float_array(queries, "queries"))
+
+    def _allowed(self, where: Any) -> Any:
+        if where is None or isinstance(where, Filter):
+            return where
+        return self._key_column(where, "where")
+
+
+def _require_choice(name: str, got: object, choices: Iterable[str]) -> None:
+    if got not in tuple(choices):
+        wanted = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} = {got!r}; want one of {wanted}")
+
+
+def _require_int(name: str, got: Any, low: int, high: int) -> int:
+    if isinstance(got, (bool, np.bool_)) or not isinstance(got, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer; got {type(got).__name__}")
+    if not low <= got <= high:
+        raise ValueError(f"{name} = {got}; want {low} to {high}")
+    return int(got)
+
+
+def _float_array(values: Any, what: str) -> FloatArray:
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        # A list that mixes numbers with something else arrives here as objects or strings.
+        raise TypeError(f"{what} have dtype {array.dtype}; want float32, float16 or float64")
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity: refused below
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _float_matrix(values: Any, what: str, rows: int) -> FloatArray:
+    matrix = _float_array(values, what)
+    if matrix.ndim != 2:
+        raise ValueError(f"{what} have shape {matrix.shape}; want (n, dim)")
+    if len(matrix) != rows:
+        raise ValueError(f"got {rows} keys and {len(matrix)} {what}")
+    return matrix
+
+
+def _progress_spans(rows: int) -> Iterator[slice]:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
+    with tqdm(total=rows, unit="row") as bar:
+        for start in range(0, rows, _PROGRESS_ROWS):
+            end = min(start + _PROGRESS_ROWS, rows)
+            yield slice(start, end)
+            bar.update(end - start)

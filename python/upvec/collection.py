@@ -1,0 +1,835 @@
+"""The collection: rows with a schema, unique keys and vectors, that outlive the process.
+
+Writing, one commit at a time: validate the batch (no lock) → with the writer's lock, resolve it
+against the newest state, log its effects, apply them → sync the log (no lock: several commits
+share one sync) → publish the state → return. What fails before the log has changed nothing; what
+fails after it poisons the handle, since the outcome is then unknown.
+
+Reading takes the published state, once, and no lock. So a reader sees whole commits only, and
+only such as were synced.
+
+Thread safety: a collection may be used from any thread.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .apply import Engine
+from .errors import (
+    ClosedError,
+    DimensionError,
+    ForkedError,
+    InvalidRowError,
+    KeyMissingError,
+    NotSupportedError,
+    PoisonedError,
+    ReadOnlyError,
+    SchemaError,
+)
+from .expression import Expression, Predicate, bind
+from .files import Files
+from .ingest import field_column, ingest, vector_column
+from .policy import Policy, Rules, rules_of
+from .read import StateSource, chosen_fields, read_columns, read_rows, select
+from .resolve import check_duplicates, resolve, result_of
+from .result import Hits, Outcome, Rows, UpsertResult
+from .schema import Field, Schema, Vector
+from .storage import Storage, open_for_reading
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .codec import Effects
+    from .log import Durability
+    from .state import KeyTable, State
+
+__all__ = ["Collection", "open"]
+
+AnyArray: TypeAlias = npt.NDArray[Any]
+RowIds: TypeAlias = npt.NDArray[np.int64]
+Where: TypeAlias = "Expression | str | None"
+
+_MEMORY = ":memory:"
+_DURABILITIES = ("commit", "interval", "os")
+
+
+def open(  # noqa: A001  (upvec.open, as the file system's)
+    path: str | os.PathLike[str],
+    schema: Schema | None = None,
+    *,
+    read_only: bool = False,
+    durability: Durability = "commit",
+) -> Collection:
+    """Open a collection, or create it.
+
+    Parameters
+    ----------
+    path : str or path
+        A directory, made if it is absent and there is a schema (its parent must exist);
+        ``":memory:"`` keeps no files.
+    schema : Schema
+        Needed to create; otherwise, if given, it must equal the stored one.
+    read_only : bool
+        Read the last state in the directory, beside a writer if there is one; later commits of
+        that writer are not followed.
+    durability : str
+        When a write returns, it survives: ``"commit"``, loss of power; ``"interval"``, the end
+        of the process, and loss of power but for the last moments; ``"os"``, the end of the
+        process.
+
+    Returns
+    -------
+    Collection
+        Close it, or use it in ``with``.
+
+    Raises
+    ------
+    SchemaError
+        No schema and no collection, or the stored schema is another one.
+    LockedError
+        Another handle is the writer.
+    CorruptionError
+        What had been acknowledged cannot be read; nothing was written.
+    FileNotFoundError
+        ``read_only``, and there is no collection.
+
+    Examples
+    --------
+    >>> import upvec
+    >>> schema = upvec.Schema(upvec.Field("id", "string", primary=True), upvec.Vector("emb", 2))
+    >>> with upvec.open(":memory:", schema) as col:
+    ...     col.upsert([{"id": "a", "emb": [0, 1]}, {"id": "b", "emb": [1, 0]}])
+    ...     col.search([0.9, 0.1], k=1)["id"].tolist()
+    UpsertResult(inserted=2, seq=1)
+    ['b']
+    """
+    if durability not in _DURABILITIES:
+        raise ValueError(f"durability={durability!r}; wanted one of {', '.join(_DURABILITIES)}")
+    root = os.fspath(path)
+    if root == _MEMORY:
+        if schema is None:
+            raise SchemaError("a collection in memory needs a schema")
+        if read_only:
+            raise ValueError("a collection in memory cannot be read_only: it would stay empty")
+        engine = Engine(schema, seed=int.from_bytes(os.urandom(8), "little") >> 1)
+        return Collection(schema, engine, engine.start(), None)
+    return open_directory(root, schema, Files(), read_only=read_only, durability=durability)
+
+
+def open_directory(
+    root: str,
+    schema: Schema | None,
+    files: Files,
+    *,
+    read_only: bool = False,
+    durability: Durability = "commit",
+) -> Collection:
+    """Open a collection through a given file system layer; see :func:`open`."""
+
+    def make_engine(storage: Storage) -> Engine:
+        return Engine(storage.schema, seed=storage.seed)
+
+    if read_only:
+        storage, engine, state = open_for_reading(root, files, schema, durability, make_engine)
+        return Collection(storage.schema, engine, state, storage)
+    storage = Storage.for_writing(root, files, schema)
+    try:
+        engine = make_engine(storage)
+        state = storage.recover(engine, durability)
+    except BaseException:
+        storage.close()
+        raise
+    return Collection(storage.schema, engine, state, storage)
+
+
+class Collection:
+    """Rows with a schema, unique keys and vectors. :func:`open` gives one.
+
+    A context manager: leaving it closes it. ``len(col)`` is the number of rows, ``key in col``
+    looks for a primary key, and ``col[key]`` is its row as a dict.
+
+    Examples
+    --------
+    >>> import upvec
+    >>> schema = upvec.Schema(
+    ...     upvec.Field("id", "int64", primary=True),
+    ...     upvec.Field("email", "string"),
+    ...     upvec.Field("logins", "int64", default=0),
+    ...     unique=[upvec.Unique("email")],
+    ... )
+    >>> col = upvec.open(":memory:", schema)
+    >>> col.upsert([{"id": 1, "email": "ada@x.org"}])
+    UpsertResult(inserted=1, seq=1)
+    >>> r = col.upsert([{"email": "ada@x.org", "logins": 3}], on="email")
+    >>> r.status.tolist(), r.key.tolist(), r.changed[0]
+    ([1], [1], ('logins',))
+    >>> col[1]
+    {'id': 1, 'email': 'ada@x.org', 'logins': 3}
+    """
+
+    def __init__(
+        self, schema: Schema, engine: Engine, state: State, storage: Storage | None
+    ) -> None:
+        self._schema = schema
+        self._engine = engine
+        self._storage = storage
+        self._head = state
+        self._published = state
+        self._writing = threading.Lock()
+        self._publishing = threading.Lock()
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._pid = os.getpid()
+        # So that the lock of a handle that was never closed goes with it.
+        self._finalizer = None if storage is None else weakref.finalize(self, storage.close)
+
+    # --- Writing ----------------------------------------------------------------------------
+
+    def upsert(
+        self,
+        rows: Any,
+        *,
+        on: str | None = None,
+        policy: str | Policy = "merge",
+        where: Any = None,
+        if_version: Any = None,
+        op_id: Any = None,
+        duplicates: str = "error",
+        on_invalid: str = "abort",
+        dry_run: bool = False,
+        returning: Any = None,
+        progress: bool = False,
+        batch_rows: int | None = None,
+    ) -> UpsertResult:
+        """Store rows: update those whose key is stored, insert the others; all in one commit.
+
+        Parameters
+        ----------
+        rows : list of dict, dict, structured array or DataFrame
+            A field that a row does not mention is *absent*, which is not the same as null.
+            Vectors are (n, dim). Everything is copied.
+        on : str
+            The key to match on: the primary key (default), or the name of a Unique. A null in
+            a Unique matches nothing.
+        policy : str or Policy
+            ``"merge"``: fields present are written, absent ones kept. ``"replace"``: absent ones
+            get their default, or null. ``"keep"``: stored rows are left alone. ``"fill"``: only
+            what is null is written. New rows are stored whole under each of them.
+        duplicates : str
+            Of rows that have the same key: ``"error"``, or take the ``"first"`` or ``"last"``.
+        where, if_version, op_id, on_invalid, dry_run, returning, progress, batch_rows
+            Not supported yet.
+
+        Returns
+        -------
+        UpsertResult
+            One outcome per row, in input order. Where nothing changes, nothing is written.
+
+        Raises
+        ------
+        InvalidRowError, DimensionError
+            A row that the schema does not allow.
+        DuplicateKeyError
+            Two rows have the same key.
+        ConflictError
+            A unique key is held by another row, or a primary key would change; ``.result`` says
+            which. With ``Policy(atomic=False)`` just these rows are left out.
+        ReadOnlyError, ClosedError, ForkedError, NotSupportedError
+        PoisonedError
+            Whether the rows are stored is unknown; see the error. All others changed nothing.
+        """
+        _refuse(where=where, if_version=if_version, op_id=op_id, returning=returning)
+        _refuse(dry_run=dry_run or None, progress=progress or None, batch_rows=batch_rows)
+        _refuse(on_invalid=None if on_invalid == "abort" else on_invalid)
+        return self._upsert(rows, on, rules_of(self._schema, policy), duplicates)
+
+    def insert(self, rows: Any, *, duplicates: str = "error") -> UpsertResult:
+        """Store new rows; a row whose primary key is stored is a conflict.
+
+        Raises
+        ------
+        ConflictError
+            With the rows that exist; nothing was written. Else as :meth:`upsert`.
+        """
+        rules = rules_of(self._schema, Policy("insert_only"), strict=True)
+        return self._upsert(rows, None, rules, duplicates)
+
+    def update(
+        self, rows: Any, *, on: str | None = None, duplicates: str = "error"
+    ) -> UpsertResult:
+        """Change stored rows; a row whose key is not stored is a conflict.
+
+        Raises
+        ------
+        ConflictError
+            With the rows that are missing; nothing was written. Else as :meth:`upsert`.
+        """
+        rules = rules_of(self._schema, Policy("update_only"), strict=True)
+        return self._upsert(rows, on, rules, duplicates)
+
+    def delete(self, keys: Any = None, *, where: Where = None) -> UpsertResult:
+        """Remove rows by primary key, by condition, or by both.
+
+        Parameters
+        ----------
+        keys : sequence, array or single key
+            Those that are not stored are ``skipped`` with the reason ``"missing"``, and
+            those that do not fulfil ``where`` with ``"where"``.
+        where : Expression or str
+            Without keys: the result has a row for each row removed.
+
+        Raises
+        ------
+        ValueError
+            Neither keys nor where.
+        InvalidRowError
+            A key of the wrong type.
+        ExpressionError
+            A condition that does not fit the schema. Else as :meth:`upsert`.
+        """
+        self._check_writable()
+        if keys is None and where is None:
+            raise ValueError("delete() wants keys, or where=, or both; got neither")
+        predicate = self._predicate(where)
+        table = self._table(None)
+        columns = None if keys is None else self._key_columns(table, keys)[0]
+        with self._writing:
+            self._check_writable()
+            head = self._head
+            if columns is None:
+                rids = select(head, self._engine.indexes, predicate)
+            else:
+                rids = table.find(columns) if len(columns[0]) else np.empty(0, dtype=np.int64)
+            status, reasons = self._resolve_delete(head, rids, predicate)
+            gone = rids[status == Outcome.DELETED]
+            key = head.columns[table.name].gather(rids)[0] if columns is None else columns[0]
+            version = _versions(head, rids)
+            state = head
+            if len(gone):
+                state = self._commit(head, self._engine.delete_effects(gone))
+        self._acknowledge(state)
+        return UpsertResult(status, key=key, version=version, reason=reasons, seq=state.seq)
+
+    def checkpoint(self) -> None:
+        """Write the present state to the directory, so that opening need not replay the log.
+
+        Readers go on meanwhile; writers wait. A collection in memory has nothing to write.
+
+        Raises
+        ------
+        OSError
+            The checkpoint was not made; the one before it stays.
+        ReadOnlyError, ClosedError, ForkedError, PoisonedError
+        """
+        self._check_writable()
+        if self._storage is None:
+            return
+        with self._writing:
+            self._check_writable()
+            self._storage.checkpoint(self._engine, self._head)
+            state = self._head
+        self._publish(state)
+
+    def _upsert(self, rows: Any, on: str | None, rules: Rules, duplicates: str) -> UpsertResult:
+        self._check_writable()
+        check_duplicates(duplicates)
+        table = self._table(on)
+        batch = ingest(self._schema, rows)
+        with self._writing:
+            self._check_writable()
+            head = self._head
+            resolution = resolve(
+                self._schema,
+                batch,
+                state=head,
+                tables=self._engine.tables,
+                indexes=self._engine.indexes,
+                rules=rules,
+                on=table.name,
+                duplicates=duplicates,
+            )
+            state = head
+            if len(resolution.inserts) or len(resolution.updates):
+                effects = self._engine.upsert_effects(head, resolution, batch.rows)
+                state = self._commit(head, effects)
+        # Also where nothing was written: the answer may rest on a commit that is not yet synced.
+        self._acknowledge(state)
+        return result_of(self._schema, batch, head, resolution, seq=state.seq)
+
+    def _resolve_delete(
+        self, head: State, rids: RowIds, where: Predicate | None
+    ) -> tuple[npt.NDArray[np.uint8], dict[int, tuple[str, str]]]:
+        status = np.full(len(rids), Outcome.DELETED, dtype=np.uint8)
+        reasons: dict[int, tuple[str, str]] = {}
+        left_out: list[tuple[RowIds, str, str]] = [
+            (np.flatnonzero(rids < 0), "missing", "no row with this key is stored")
+        ]
+        first = np.unique(rids, return_index=True)[1]
+        again = np.ones(len(rids), dtype=np.bool_)
+        again[first] = False
+        left_out.append((np.flatnonzero(again & (rids >= 0)), "duplicate", "the key came before"))
+        if where is not None:
+            at = np.flatnonzero(rids >= 0)
+            fulfils = where.matches(StateSource(head, self._engine.indexes, rids[at]))
+            left_out.append((at[~fulfils], "where", f"not {where.expression}"))
+        for rows, word, sentence in left_out:
+            status[rows] = Outcome.SKIPPED
+            reasons.update(dict.fromkeys(rows.tolist(), (word, sentence)))
+        return status, reasons
+
+    def _commit(self, head: State, effects: Effects) -> State:
+        """Log effects and apply them; the writer's lock is held. Not yet synced or published."""
+        seq = head.seq + 1 if self._storage is None else self._storage.write(effects)
+        try:
+            state = self._engine.apply(head, effects, seq)
+        except BaseException as error:
+            self._failure = error
+            message = f"commit {seq} was logged and could not be applied: {error!r}"
+            raise PoisonedError(message, unknown=seq, cause=error) from error
+        self._head = state
+        return state
+
+    def _acknowledge(self, state: State) -> None:
+        """Sync up to a state, and show it to readers."""
+        if self._storage is not None:
+            self._storage.sync(state.seq)
+        self._publish(state)
+
+    def _publish(self, state: State) -> None:
+        # One sync covers several commits, and their threads wake in any order.
+        with self._publishing:
+            if state.seq > self._published.seq:
+                self._published = state
+
+    # --- Reading ----------------------------------------------------------------------------
+
+    def get(self, keys: Any, *, on: str | None = None, fields: Iterable[str] | None = None) -> Rows:
+        """Read rows by key, in the order asked for.
+
+        Parameters
+        ----------
+        keys : sequence, array or single key
+            Tuples for a composite key.
+        on : str
+            The primary key (default), or the name of a Unique.
+        fields : sequence of str
+            Which fields to read; all by default, vectors too.
+
+        Returns
+        -------
+        Rows
+            ``.found`` tells the keys that are not stored.
+
+        Raises
+        ------
+        InvalidRowError
+            A key of the wrong type.
+        SchemaError
+            ``on`` names no key.
+        ValueError
+            An unknown field.
+        """
+        state = self._reading()
+        chosen = chosen_fields(self._schema, fields, vectors=True)
+        rids = self._find(state, self._table(on), keys)
+        return read_rows(self._schema, state, self._engine.indexes, rids, chosen)
+
+    def search(
+        self,
+        queries: Any,
+        k: int | None = 10,
+        *,
+        field: str | None = None,
+        where: Where = None,
+        ef: int | None = None,
+        fields: Iterable[str] | None = None,
+        radius: float | None = None,
+        exact: bool = False,
+    ) -> Hits:
+        """Find the rows whose vectors are nearest.
+
+        Parameters
+        ----------
+        queries : array (dim,) or (q, dim)
+        k : int or None
+            At most so many hits per query. None: all within ``radius``.
+        field : str
+            The vector field; may be left out if there is only one.
+        where : Expression or str
+            Only rows that fulfil it are hits.
+        ef : int
+            How many candidates to keep while searching: more is slower, and misses less.
+        fields : sequence of str
+            Which fields the hits have; by default all but the vectors.
+        radius : float
+            Only rows no farther than this, in the metric's own distance (squared for "l2").
+        exact : bool
+            Compare with every vector instead of searching the graph.
+
+        Returns
+        -------
+        Hits
+            Nearest first, with ``distance``.
+
+        Raises
+        ------
+        DimensionError, ValueError
+            Queries that do not fit, or are not finite; a k that is no count.
+        SchemaError
+            No such vector field, or several to choose from.
+        ExpressionError
+            A condition that does not fit the schema.
+        """
+        state = self._reading()
+        vector = self._vector(field)
+        chosen = chosen_fields(self._schema, fields, vectors=False)
+        predicate = self._predicate(where)
+        matrix, single = _query_matrix(vector, queries)
+        _check_search(k, radius, ef)
+        allowed = None
+        if predicate is not None:
+            allowed = select(state, self._engine.indexes, predicate)
+        offsets, rids, distances = self._nearest(
+            state, vector, matrix, k, radius=radius, ef=ef or 0, exact=exact, allowed=allowed
+        )
+        columns, nulls = read_columns(self._schema, state, self._engine.indexes, rids, chosen)
+        version = state.versions.gather(rids)[0]
+        return Hits(
+            columns, nulls, distances=distances, offsets=offsets, single=single, version=version
+        )
+
+    def scan(
+        self,
+        *,
+        where: Where = None,
+        fields: Iterable[str] | None = None,
+        batch_rows: int = 65_536,
+    ) -> Iterator[Rows]:
+        """Iterate over all rows, or those that fulfil a condition, in batches.
+
+        All batches are of the one state that was current when ``scan`` was called. The order is
+        that of storing, but removed rows leave places that later rows take.
+
+        Raises
+        ------
+        ExpressionError, ValueError
+            At once, not when the first batch is taken.
+        """
+        state = self._reading()
+        chosen = chosen_fields(self._schema, fields, vectors=True)
+        predicate = self._predicate(where)
+        if batch_rows < 1:
+            raise ValueError(f"batch_rows={batch_rows!r}; wanted at least 1")
+        rids = select(state, self._engine.indexes, predicate)
+        return self._batches(state, rids, chosen, batch_rows)
+
+    def count(self, where: Where = None) -> int:
+        """Return how many rows there are, or how many fulfil a condition.
+
+        Raises
+        ------
+        ExpressionError
+            A condition that does not fit the schema.
+        """
+        state = self._reading()
+        if where is None:
+            return state.count
+        return len(select(state, self._engine.indexes, self._predicate(where)))
+
+    def _batches(
+        self, state: State, rids: RowIds, fields: tuple[str, ...], batch_rows: int
+    ) -> Iterator[Rows]:
+        for start in range(0, len(rids), batch_rows):
+            piece = rids[start : start + batch_rows]
+            yield read_rows(self._schema, state, self._engine.indexes, piece, fields)
+
+    def _find(self, state: State, table: KeyTable, keys: Any) -> RowIds:
+        columns, keyed = self._key_columns(table, keys)
+        if not len(keyed):
+            return np.empty(0, dtype=np.int64)
+        if keyed.all():
+            return table.find_at(state, columns)
+        rids = np.full(len(keyed), -1, dtype=np.int64)
+        if keyed.any():
+            rids[keyed] = table.find_at(state, [column[keyed] for column in columns])
+        return rids
+
+    def _key_columns(
+        self, table: KeyTable, keys: Any
+    ) -> tuple[list[AnyArray], npt.NDArray[np.bool_]]:
+        """Return keys as one column per field, and which of them have no null."""
+        raw = _key_parts(keys, len(table.fields), table.name)
+        columns = []
+        keyed = np.ones(len(raw[0]), dtype=np.bool_)
+        for name, part in zip(table.fields, raw, strict=True):
+            # A key to look for need not pass the checks that a key to store has to.
+            plain = Field(name, self._schema.fields[name].type, nullable=True)
+            values, null = field_column(plain, part)
+            columns.append(values)
+            if null is not None:
+                keyed &= ~null
+        if table.name == self._schema.primary.name and not keyed.all():
+            rows = np.flatnonzero(~keyed).tolist()
+            message = f"key {rows[0]}: got null, wanted {table.types[0]}"
+            raise InvalidRowError(message, rows=rows, field=table.name)
+        return columns, keyed
+
+    def _nearest(
+        self,
+        state: State,
+        vector: Vector,
+        queries: npt.NDArray[np.float32],
+        k: int | None,
+        *,
+        radius: float | None,
+        ef: int,
+        exact: bool,
+        allowed: RowIds | None,
+    ) -> tuple[RowIds, RowIds, npt.NDArray[np.float32]]:
+        """Return where each query's hits begin (q + 1,), their row ids and distances."""
+        index, snapshot = self._engine.indexes[vector.name], state.snapshots[vector.name]
+        if k is None and not exact:
+            offsets, rids, distances = index.range_search(
+                queries, radius, ef=ef, allowed=allowed, snapshot=snapshot
+            )
+            return offsets, rids, distances
+        most = state.count if allowed is None else len(allowed)
+        # At least one: an index may refuse to look for none.
+        wanted = max(1, most if k is None else min(int(k), most))
+        if exact:
+            found = index.exact_search(queries, wanted, allowed=allowed, snapshot=snapshot)
+        else:
+            found = index.search(queries, wanted, ef=ef, allowed=allowed, snapshot=snapshot)
+        keys, distances, counts = found
+        hit = np.arange(keys.shape[1]) < counts[:, None]
+        if radius is not None:
+            hit &= distances <= radius
+        offsets = np.concatenate([[0], np.cumsum(hit.sum(axis=1))]).astype(np.int64)
+        return offsets, keys[hit], distances[hit]
+
+    # --- The handle -------------------------------------------------------------------------
+
+    @property
+    def schema(self) -> Schema:
+        """The schema of the rows."""
+        return self._schema
+
+    @property
+    def path(self) -> str:
+        """The directory, or ``":memory:"``."""
+        return _MEMORY if self._storage is None else self._storage.root
+
+    @property
+    def seq(self) -> int:
+        """The newest commit that readers see."""
+        return self._published.seq
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the handle was opened for reading."""
+        return self._storage is not None and self._storage.read_only
+
+    @property
+    def closed(self) -> bool:
+        """Whether the handle was closed."""
+        return self._closed
+
+    def stats(self) -> dict[str, Any]:
+        """Return counts and sizes: rows, commits, bytes by part, and those of each vector index."""
+        state = self._reading()
+        engine = self._engine
+        columns = {name: column.nbytes() for name, column in state.columns.items()}
+        keys = {name: table.nbytes() for name, table in engine.tables.items()}
+        described: dict[str, Any] = {
+            "rows": state.count,
+            "seq": state.seq,
+            "free_rids": state.size - state.count,
+            "column_bytes": columns,
+            "key_bytes": keys,
+            "indexes": {name: index.stats() for name, index in engine.indexes.items()},
+        }
+        if self._storage is not None:
+            described |= self._storage.stats()
+        return described
+
+    def digest(self) -> str:
+        """Return a hash of everything stored: rows, versions, free places and graphs.
+
+        The same commits give the same digest, in a process that made them, in one that replayed
+        them, and in one that began with a checkpoint.
+        """
+        self._reading()
+        with self._writing:
+            state = self._head
+            content = hashlib.sha256(repr(self._schema.to_dict()).encode())
+            rids = state.live_rids()
+            content.update(rids.tobytes())
+            content.update(state.versions.gather(rids)[0].tobytes())
+            for name in self._schema.fields:
+                values, null = state.columns[name].gather(rids)
+                if null is not None:
+                    content.update(null.tobytes())
+                    values[null] = None if values.dtype.hasobject else np.zeros((), values.dtype)
+                content.update(
+                    repr(values.tolist()).encode() if values.dtype.hasobject else values.tobytes()
+                )
+            content.update(repr(list(self._engine.free)).encode())
+            for name, index in self._engine.indexes.items():
+                content.update(f"{name} {index.digest()}".encode())
+            return content.hexdigest()
+
+    def close(self) -> None:
+        """Close the handle: sync the log, release the lock. Again: no effect.
+
+        In a child process after ``fork`` it releases nothing that is the parent's.
+
+        Raises
+        ------
+        PoisonedError
+            The last sync failed; the handle is closed all the same.
+        """
+        if os.getpid() != self._pid:
+            self._closed = True
+            return
+        with self._writing:
+            if self._closed:
+                return
+            self._closed = True
+            if self._finalizer is not None:
+                self._finalizer()
+
+    def __enter__(self) -> Collection:  # noqa: PYI034  (Self came with Python 3.11)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self._reading().count
+
+    def __contains__(self, key: object) -> bool:
+        state = self._reading()
+        return bool(self._find(state, self._table(None), [key])[0] >= 0)
+
+    def __getitem__(self, key: Any) -> dict[str, Any]:
+        row = self.get([key])[0]
+        if row is None:
+            raise KeyMissingError(f"no row has the key {key!r}", keys=[key])
+        found: dict[str, Any] = row
+        return found
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"Collection({self.path!r}, closed)"
+        return f"Collection({self.path!r}, {self._published.count} rows, seq={self.seq})"
+
+    def _reading(self) -> State:
+        """Return the state that readers see, if the handle may be used."""
+        if self._closed:
+            raise ClosedError(f"{self!r}: open it again")
+        if os.getpid() != self._pid:
+            message = f"opened by process {self._pid}, used in {os.getpid()}: open it again"
+            raise ForkedError(message, pid=self._pid)
+        return self._published
+
+    def _check_writable(self) -> None:
+        self._reading()
+        if self.read_only:
+            raise ReadOnlyError(f"{self.path} was opened with read_only=True", path=self.path)
+        if self._failure is not None:
+            message = f"an earlier commit failed ({self._failure!r}); open the collection again"
+            raise PoisonedError(message, cause=self._failure)
+
+    def _table(self, on: str | None) -> KeyTable:
+        if on is None:
+            return self._engine.tables[self._schema.primary.name]
+        if not isinstance(on, str):
+            raise NotSupportedError(f"on={on!r} is not supported yet; name one key", argument="on")
+        self._schema.key_fields(on)
+        return self._engine.tables[on]
+
+    def _vector(self, field: str | None) -> Vector:
+        vectors = self._schema.vectors
+        if field is None and len(vectors) == 1:
+            return next(iter(vectors.values()))
+        if field not in vectors:
+            got = "no field=" if field is None else f"field={field!r}"
+            known = ", ".join(vectors) or "none"
+            raise SchemaError(f"search: got {got}; the vector fields are: {known}")
+        return vectors[field]
+
+    def _predicate(self, where: Where) -> Predicate | None:
+        return None if where is None else bind(where, self._schema.types)
+
+
+def _refuse(**arguments: Any) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise NotSupportedError(f"upsert({name}=...) is not supported yet", argument=name)
+
+
+def _versions(state: State, rids: RowIds) -> RowIds:
+    versions = np.zeros(len(rids), dtype=np.int64)
+    stored = rids >= 0
+    versions[stored] = state.versions.gather(rids[stored])[0]
+    return versions
+
+
+def _key_parts(keys: Any, width: int, name: str) -> list[Any]:
+    """Return keys as one list or array per field of the key."""
+    if width == 1:
+        single = isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable)
+        if single:
+            return [[keys]]
+        return [keys if isinstance(keys, np.ndarray) else builtins.list(keys)]
+    if isinstance(keys, tuple) and len(keys) == width and not isinstance(keys[0], (tuple, list)):
+        keys = [keys]
+    listed = [tuple(key) if isinstance(key, (tuple, list)) else (key,) for key in keys]
+    wrong = [row for row, key in enumerate(listed) if len(key) != width]
+    if wrong:
+        message = f"key {wrong[0]}: got {listed[wrong[0]]!r}, wanted a tuple of {width} for {name}"
+        raise InvalidRowError(message, rows=wrong, field=name, got=listed[wrong[0]])
+    return [[key[position] for key in listed] for position in range(width)]
+
+
+def _query_matrix(vector: Vector, queries: Any) -> tuple[npt.NDArray[np.float32], bool]:
+    matrix = np.asarray(queries)
+    single = matrix.ndim == 1
+    if single:
+        matrix = matrix[None, :]
+    if matrix.ndim != 2 or matrix.shape[1] != vector.dim:
+        got = matrix.shape[-1] if matrix.ndim else 0
+        message = f"queries have shape {np.shape(queries)}; field {vector.name!r} wants "
+        raise DimensionError(
+            message + f"({vector.dim},) or (q, {vector.dim})",
+            got=got,
+            want=vector.dim,
+            field=vector.name,
+        )
+    return vector_column(vector, matrix)[0], single
+
+
+def _check_search(k: Any, radius: float | None, ef: Any) -> None:
+    if k is None and radius is None:
+        raise ValueError("search: k=None wants a radius=")
+    for name, value in (("k", k), ("ef", ef)):
+        is_count = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if value is not None and (not is_count or value < 1):
+            raise ValueError(f"search: got {name}={value!r}, wanted a positive integer")
+    if radius is not None and np.isnan(radius):
+        raise ValueError("search: radius is NaN")

@@ -1,0 +1,185 @@
+"""One version of a collection, and how keys are looked up in it.
+
+A :class:`State` is immutable but for its chain: ``undo`` and ``next`` say what the commit after
+it changed in the key indexes, which exist only once and always hold the newest mapping. A reader
+that holds an older state checks what a lookup gives against the columns of its state; where that
+fails, it follows the chain forward to the first commit that changed the key, which noted the
+mapping from before. So readers are exact and take no lock, and states that nobody holds are
+freed, with all they pin, by reference counting.
+
+The order of writing makes that work: the writer sets ``undo`` *before* it touches the index, and
+a reader looks at ``undo`` *after* it has looked into the index.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ._core import KeyIndex
+from .columns import Column, Selection, equal_values, tuples_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ._core import Snapshot
+    from .schema import Schema
+
+__all__ = ["KeyTable", "State", "empty_state", "key_tables"]
+
+AnyArray: TypeAlias = npt.NDArray[Any]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+RowIds: TypeAlias = npt.NDArray[np.int64]
+
+
+class State:
+    """What readers see: columns, the rows that live, and one snapshot per vector index.
+
+    Attributes
+    ----------
+    seq : int
+        The commit that made this state.
+    size, count : int
+        Row ids in use are below ``size``; ``count`` of them live.
+    live, versions : Column
+        bool and int64, by row id.
+    columns : dict of str to Column
+        By field.
+    snapshots : dict of str to Snapshot
+        By vector field.
+    undo : dict of str to dict
+        By key table that the next commit changed: key to the row id that it had here, for all
+        keys that lost or changed theirs.
+    next : State or None
+        The state that the next commit made.
+    """
+
+    __slots__ = ("columns", "count", "live", "next", "seq", "size", "snapshots", "undo", "versions")
+
+    def __init__(
+        self,
+        seq: int,
+        size: int,
+        count: int,
+        *,
+        live: Column,
+        versions: Column,
+        columns: Mapping[str, Column],
+        snapshots: Mapping[str, Snapshot],
+    ) -> None:
+        self.seq = seq
+        self.size = size
+        self.count = count
+        self.live = live
+        self.versions = versions
+        self.columns = columns
+        self.snapshots = snapshots
+        self.undo: dict[str, dict[Any, int]] = {}
+        self.next: State | None = None
+
+    def live_rids(self) -> RowIds:
+        """Return the ids of all rows, in order; int64 (count,)."""
+        rids: RowIds = np.flatnonzero(self.live.to_array()[0])
+        return rids
+
+
+def empty_state(schema: Schema, snapshots: Mapping[str, Snapshot]) -> State:
+    """Return the state of a collection without rows."""
+    return State(
+        0,
+        0,
+        0,
+        live=Column(np.dtype(np.bool_)),
+        versions=Column(np.dtype(np.int64)),
+        columns={name: Column(field.dtype) for name, field in schema.fields.items()},
+        snapshots=snapshots,
+    )
+
+
+class KeyTable:
+    """The mapping from one key, primary or unique, to row ids.
+
+    ``columns`` are always one array (n,) per field of the key, without nulls.
+    One writer at a time calls ``find``, ``note`` and ``change``; readers call ``find_at``.
+    """
+
+    __slots__ = ("_index", "fields", "name", "types")
+
+    def __init__(
+        self, name: str, fields: Sequence[str], types: Sequence[str], *, seed: int = 0
+    ) -> None:
+        self.name = name
+        self.fields = tuple(fields)
+        self.types = tuple(types)
+        self._index = KeyIndex(self.types, seed=seed)
+
+    def find(self, columns: Sequence[AnyArray]) -> RowIds:
+        """Return the newest row id of each key, or -1; int64 (n,)."""
+        rids: RowIds = self._index.find(columns)
+        return rids
+
+    def find_at(self, state: State, columns: Sequence[AnyArray]) -> RowIds:
+        """Return the row id of each key in ``state``, or -1; int64 (n,)."""
+        rids: RowIds = self._index.find(columns)
+        changes = self._changes_since(state)
+        if not changes:
+            return rids
+        rids = np.where(rids < state.size, rids, -1)
+        hits = np.flatnonzero(rids >= 0)
+        confirmed = hits[self._holds(state, rids[hits], [column[hits] for column in columns])]
+        doubtful = np.ones(len(rids), dtype=np.bool_)
+        doubtful[confirmed] = False
+        rows = np.flatnonzero(doubtful)
+        for row, key in zip(rows.tolist(), tuples_of([c[rows] for c in columns]), strict=True):
+            rids[row] = next((undo[key] for undo in changes if key in undo), -1)
+        return rids
+
+    def note(self, state: State, columns: Sequence[AnyArray], rids: RowIds) -> None:
+        """Note in ``state`` the keys that the next commit takes away. Call it before ``change``."""
+        state.undo[self.name] = dict(zip(tuples_of(columns), rids.tolist(), strict=True))
+
+    def change(self, gone: Sequence[AnyArray], columns: Sequence[AnyArray], rids: RowIds) -> None:
+        """Erase the keys ``gone``, then map ``columns`` to ``rids``."""
+        if len(gone[0]):
+            self._index.erase(gone)
+        if len(rids):
+            self._index.assign(columns, rids)
+
+    def nbytes(self) -> int:
+        """Return the bytes that the index holds."""
+        return int(self._index.nbytes())
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def _changes_since(self, state: State) -> list[dict[Any, int]]:
+        changes = []
+        at: State | None = state
+        while at is not None:
+            if self.name in at.undo:
+                changes.append(at.undo[self.name])
+            at = at.next
+        return changes
+
+    def _holds(self, state: State, rids: RowIds, columns: Sequence[AnyArray]) -> BoolArray:
+        """Return True where the row lives in ``state`` with that key; bool (n,)."""
+        selection = Selection(rids)
+        holds = state.live.take(selection)[0].copy()
+        for name, wanted in zip(self.fields, columns, strict=True):
+            values, null = state.columns[name].take(selection)
+            holds &= equal_values(values, wanted)
+            if null is not None:
+                holds &= ~null
+        return holds
+
+
+def key_tables(schema: Schema, *, seed: int = 0) -> dict[str, KeyTable]:
+    """Return an empty table for the primary key, then one for every Unique, by name."""
+    primary = schema.primary
+    tables = {primary.name: KeyTable(primary.name, [primary.name], [primary.type], seed=seed)}
+    for name, unique in schema.unique.items():
+        types = [schema.fields[field].type for field in unique.fields]
+        tables[name] = KeyTable(name, unique.fields, types, seed=seed)
+    return tables

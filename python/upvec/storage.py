@@ -1,0 +1,299 @@
+"""A collection's directory: finding the last state in it, and writing to it.
+
+:class:`Storage` ties the files of `checkpoint`, `log` and `codec` to an :class:`Engine`. It knows
+where columns and indexes are kept in a checkpoint, and nothing of rows or policies.
+
+A checkpoint's files
+--------------------
+``live``, ``versions``, ``free``
+    Columns (see `codec.encode_column`) by row id; ``free`` is the queue of free row ids.
+``field-<number>``
+    A column by row id; rows that do not live are null.
+``vector-<number>``
+    What `Index.save` writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._core import Index
+from .checkpoint import (
+    create_collection,
+    find_checkpoint,
+    lock_collection,
+    read_manifest,
+    remove_leftovers,
+    write_checkpoint,
+)
+from .codec import Buffer, ColumnEffect, decode, decode_column, encode, encode_column
+from .columns import Column
+from .errors import CorruptionError, SchemaError
+from .log import Log, LogTrimmedError
+from .schema import Schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from .apply import Engine
+    from .checkpoint import Contents, Found, Manifest
+    from .codec import Effects
+    from .files import Files
+    from .log import Durability
+    from .state import State
+
+__all__ = ["Storage"]
+
+# Field numbers of what is no field of the schema.
+_LIVE, _VERSIONS, _FREE = 0xFFFF, 0xFFFE, 0xFFFD
+# How often a reader starts again when a writer has taken away what it was about to read.
+_ATTEMPTS = 20
+
+
+class Storage:
+    """The files of one open collection, for writing or only for reading.
+
+    Thread safety: as its log; :meth:`write` and :meth:`checkpoint` belong to the writer.
+    """
+
+    def __init__(
+        self, root: str, files: Files, manifest: Manifest, schema: Schema, *, lock: int
+    ) -> None:
+        self.root = root
+        self.schema = schema
+        self.warnings: tuple[str, ...] = ()
+        self._files = files
+        self._manifest = manifest
+        self._lock = lock
+        self._log: Log | None = None
+
+    @classmethod
+    def for_writing(cls, root: str, files: Files, schema: Schema | None) -> Storage:
+        """Lock the directory, creating the collection if there is none.
+
+        Raises
+        ------
+        LockedError, CorruptionError, SchemaError
+        """
+        exists = files.is_directory(root) and read_manifest(root, files) is not None
+        if not exists and schema is None:
+            raise SchemaError(f"there is no collection at {root}; a schema would create one")
+        lock = lock_collection(root, files, create=schema is not None)
+        try:
+            manifest = read_manifest(root, files)
+            if manifest is None:
+                described = None if schema is None else schema.to_dict()
+                extra = {"schema": described}
+                manifest = create_collection(root, files, os.urandom(16), extra)
+            else:
+                remove_leftovers(root, files, manifest)
+            return cls(root, files, manifest, _stored_schema(manifest, schema, root), lock=lock)
+        except BaseException:
+            files.close(lock)
+            raise
+
+    @classmethod
+    def for_reading(cls, root: str, files: Files, schema: Schema | None) -> Storage:
+        """Read what the directory is, without a lock.
+
+        Raises
+        ------
+        FileNotFoundError, CorruptionError, SchemaError
+        """
+        manifest = read_manifest(root, files)
+        if manifest is None:
+            raise FileNotFoundError(f"there is no collection at {root}")
+        return cls(root, files, manifest, _stored_schema(manifest, schema, root), lock=-1)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it was opened for reading."""
+        return self._lock < 0
+
+    @property
+    def seed(self) -> int:
+        """The collection's own seed for hashes."""
+        return int.from_bytes(self._manifest.collection_id[:8], "little") >> 1
+
+    def recover(self, engine: Engine, durability: Durability) -> State:
+        """Load the last checkpoint into an empty engine, and replay the log after it.
+
+        Raises
+        ------
+        CorruptionError
+            What was acknowledged cannot be read.
+        LogTrimmedError, FileNotFoundError
+            Reading only: a writer has just removed what was to be read. Start again.
+        """
+        found = find_checkpoint(self.root, self._files, self._manifest, pin=self.read_only)
+        try:
+            state = engine.start() if found is None else self._load(engine, found)
+        finally:
+            if found is not None and found.pin >= 0:
+                self._files.close(found.pin)
+        self.warnings = () if found is None else found.damaged
+        self._log = Log.open(
+            os.path.join(self.root, "log"),
+            self._files,
+            self._manifest.collection_id,
+            after_seq=state.seq,
+            durable_seq=self._manifest.durable_seq,
+            read_only=self.read_only,
+            durability=durability,
+        )
+        for seq, payload in self._log.replay(state.seq):
+            state = engine.apply(state, decode(payload), seq)
+        return state
+
+    def write(self, effects: Effects) -> int:
+        """Append one commit to the log, not yet synced; return its seq."""
+        return self._open_log().append(encode(effects))
+
+    def sync(self, seq: int) -> None:
+        """Keep the promise of the durability mode for all commits up to ``seq``."""
+        self._open_log().sync(seq)
+
+    def checkpoint(self, engine: Engine, state: State) -> None:
+        """Write ``state``, which must be the newest, so that opening begins with it."""
+        live, _ = state.live.to_array()
+        free = np.array(engine.free, dtype=np.int64)
+        alive = np.zeros(len(live), dtype=np.bool_)
+        contents: dict[str, Any] = {
+            "live": _encoded(_LIVE, "bool", live, alive),
+            "versions": _encoded(_VERSIONS, "int64", state.versions.to_array()[0], alive),
+            "free": _encoded(_FREE, "int64", free, np.zeros(len(free), dtype=np.bool_)),
+        }
+        for name, field in self.schema.fields.items():
+            values, null = state.columns[name].to_array()
+            # What is left of deleted rows must not outlive them on the disk.
+            hidden = ~live if null is None else ~live | null
+            number = self.schema.numbers[name]
+            contents[f"field-{number}"] = _encoded(number, field.type, values, hidden)
+        for name, index in engine.indexes.items():
+            contents[f"vector-{self.schema.numbers[name]}"] = partial(_save, index)
+        self._manifest = write_checkpoint(
+            self.root,
+            self._files,
+            state.seq,
+            self._manifest.collection_id,
+            _as_contents(contents),
+            {"schema": self.schema.to_dict()},
+            log=self._open_log(),
+        )
+        self._open_log().rotate()
+
+    def stats(self) -> dict[str, int]:
+        """Return the size of the log, and the commits it knows."""
+        log = self._open_log()
+        return {
+            "log_bytes": log.size_bytes,
+            "durable_seq": log.durable_seq,
+            "checkpoint_seq": self._manifest.durable_seq,
+            "syncs": log.syncs,
+        }
+
+    def close(self) -> None:
+        """Close the log, which syncs it, and release the lock. Again: no effect."""
+        log, self._log = self._log, None
+        lock, self._lock = self._lock, -1
+        try:
+            if log is not None:
+                log.close()
+        finally:
+            if lock >= 0:
+                self._files.close(lock)
+
+    def _open_log(self) -> Log:
+        if self._log is None:
+            raise CorruptionError("the log is not open", path=self.root)
+        return self._log
+
+    def _load(self, engine: Engine, found: Found) -> State:
+        live = self._column(found, "live", _LIVE, "bool")
+        versions = self._column(found, "versions", _VERSIONS, "int64")
+        columns = {
+            name: self._column(found, f"field-{number}", number, self.schema.fields[name].type)
+            for name, number in self.schema.numbers.items()
+            if name in self.schema.fields
+        }
+        for name, column in {**columns, "versions": versions}.items():
+            if column.size != live.size:
+                message = f"{found.path}: {name} has {column.size} rows, wanted {live.size}"
+                raise CorruptionError(message, path=found.path)
+        indexes = {name: self._index(found, name) for name in self.schema.vectors}
+        free = self._column(found, "free", _FREE, "int64").to_array()[0].tolist()
+        seq = found.checkpoint.seq
+        return engine.restore(
+            seq, columns, live=live, versions=versions, indexes=indexes, free=free
+        )
+
+    def _column(self, found: Found, file: str, number: int, kind: str) -> Column:
+        path = os.path.join(found.path, file)
+        try:
+            stored, effect = decode_column(self._files.read_all(path))
+        except CorruptionError as error:
+            raise CorruptionError(f"{path}: {error}", path=path, offset=error.offset) from None
+        if (stored, effect.type) != (number, kind):
+            message = f"{path}: got field {stored} as {effect.type}, wanted {number} as {kind}"
+            raise CorruptionError(message, path=path)
+        return Column.from_array(effect.values, effect.null if effect.null.any() else None)
+
+    def _index(self, found: Found, name: str) -> Index:
+        vector = self.schema.vectors[name]
+        path = os.path.join(found.path, f"vector-{self.schema.numbers[name]}")
+        index = Index.load(path)
+        if (index.dim, index.metric) != (vector.dim, vector.metric):
+            got, want = f"{index.metric} of {index.dim}", f"{vector.metric} of {vector.dim}"
+            raise CorruptionError(f"{path}: got {got}, wanted {want}", path=path)
+        return index
+
+
+def open_for_reading(
+    root: str, files: Files, schema: Schema | None, durability: Durability, make_engine: Any
+) -> tuple[Storage, Engine, State]:
+    """Open the last state beside a writer that may be removing older files meanwhile."""
+    for attempt in range(_ATTEMPTS):
+        storage = Storage.for_reading(root, files, schema)
+        engine: Engine = make_engine(storage)
+        try:
+            return storage, engine, storage.recover(engine, durability)
+        except (LogTrimmedError, FileNotFoundError):
+            storage.close()
+            if attempt == _ATTEMPTS - 1:
+                raise
+        except BaseException:
+            with contextlib.suppress(OSError):
+                storage.close()
+            raise
+    raise CorruptionError(f"{root} changes too fast to be read", path=root)
+
+
+def _stored_schema(manifest: Manifest, given: Schema | None, root: str) -> Schema:
+    try:
+        stored = Schema.from_dict(manifest.extra["schema"])
+    except (KeyError, SchemaError) as error:
+        raise CorruptionError(f"{root}: the manifest has no schema: {error}", path=root) from None
+    if given is not None and given != stored:
+        raise SchemaError(f"the collection at {root} has another schema: {stored!r}, got {given!r}")
+    return stored
+
+
+def _encoded(
+    number: int, kind: str, values: npt.NDArray[Any], null: npt.NDArray[np.bool_]
+) -> Sequence[Buffer]:
+    return encode_column(number, ColumnEffect(None, kind, values, null))
+
+
+def _save(index: Index, path: str) -> None:
+    index.save(path)
+
+
+def _as_contents(contents: dict[str, Any]) -> Contents:
+    return contents

@@ -126,14 +126,14 @@ class KeyTable:
         changes = self._changes_since(state)
         if not changes:
             return rids
-        rids = np.where(rids < state.size, rids, -1)
-        hits = np.flatnonzero(rids >= 0)
-        confirmed = hits[self._holds(state, rids[hits], [column[hits] for column in columns])]
-        doubtful = np.ones(len(rids), dtype=np.bool_)
-        doubtful[confirmed] = False
-        rows = np.flatnonzero(doubtful)
+        rids = np.where(self._holds(state, rids, columns), rids, -1)
+        rows = np.flatnonzero(rids < 0)
         for row, key in zip(rows.tolist(), tuples_of([c[rows] for c in columns]), strict=True):
             rids[row] = next((undo[key] for undo in changes if key in undo), -1)
+        # A key that came and went since then was noted too, but nothing held it here.
+        rids[rows] = np.where(
+            self._holds(state, rids[rows], [c[rows] for c in columns]), rids[rows], -1
+        )
         return rids
 
     def note(self, state: State, columns: Sequence[AnyArray], rids: RowIds) -> None:
@@ -164,14 +164,17 @@ class KeyTable:
         return changes
 
     def _holds(self, state: State, rids: RowIds, columns: Sequence[AnyArray]) -> BoolArray:
-        """Return True where the row lives in ``state`` with that key; bool (n,)."""
-        selection = Selection(rids)
-        holds = state.live.take(selection)[0].copy()
+        """Return True where the row exists and lives in ``state``, with that key; bool (n,)."""
+        holds = (rids >= 0) & (rids < state.size)
+        known = np.flatnonzero(holds)
+        selection = Selection(rids[known])
+        same = state.live.take(selection)[0].copy()
         for name, wanted in zip(self.fields, columns, strict=True):
             values, null = state.columns[name].take(selection)
-            holds &= equal_values(values, wanted)
+            same &= equal_values(values, wanted[known])
             if null is not None:
-                holds &= ~null
+                same &= ~null
+        holds[known] = same
         return holds
 
 

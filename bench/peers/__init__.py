@@ -1,0 +1,1 @@
+"""upvec.Index beside hnswlib and usearch: same data, same degree, same run."""

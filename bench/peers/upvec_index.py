@@ -1,0 +1,49 @@
+"""upvec.Index."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import numpy as np
+
+from bench.data import Floats
+from bench.measure import Answers
+from bench.peers.base import Keys, Settings
+from upvec.index import Index
+
+
+class UpvecIndex:
+    """Updates by upsert: the graph is repaired around what moved."""
+
+    name = "upvec"
+
+    def __init__(self, dim: int, metric: str, settings: Settings) -> None:
+        self._index = Index(
+            dim, metric=metric, M=settings.M, ef_construction=settings.ef_construction
+        )
+        self._threads = settings.threads
+
+    @staticmethod
+    def version() -> str:
+        try:
+            version = metadata.version("upvec")
+        except metadata.PackageNotFoundError:
+            version = "not installed: from the checkout"
+        return f"{version} ({Index(1).simd})"
+
+    def build(self, vectors: Floats) -> None:
+        self._index.upsert(np.arange(len(vectors)), vectors, threads=self._threads)
+
+    def search(self, queries: Floats, k: int, ef: int) -> Answers:
+        found = self._index.search(queries, k, ef=ef, threads=self._threads)
+        return Answers(found.keys, found.distances, found.counts)
+
+    def update(self, keys: Keys, vectors: Floats) -> None:
+        self._index.upsert(keys, vectors, threads=self._threads)
+
+    def remove(self, keys: Keys) -> None:
+        self._index.remove(keys, threads=self._threads)
+
+    def broken(self) -> str | None:
+        report = self._index.check()
+        return "" if report.ok else repr(report)

@@ -93,13 +93,22 @@ _TYPES = (
     "list<string>",
 )
 _TAGS = {name: tag for tag, name in enumerate(_TYPES, start=1)}
-_NUMBERS = {"int64": "<i8", "float64": "<f8", "timestamp": "<M8[us]"}
+_EMPTY: Mapping[str, Any] = {"string": "", "json": "", "bytes": b""}
+_NUMBERS: Mapping[str, np.dtype[Any]] = {
+    "int64": np.dtype("<i8"),
+    "float64": np.dtype("<f8"),
+    "timestamp": np.dtype("<M8[us]"),
+}
+_UNSIGNED = {width: np.dtype(f"<u{width}") for width in (1, 2, 4, 8)}
+_FLOAT32 = np.dtype("<f4")
 
 _HAS_OPERATION, _HAS_NOTES = 1, 2
 _HAS_ROWS, _HAS_NULLS, _NULLS_LEFT_OUT = 1, 2, 4
 
 # Below this, up to 7 bytes of padding cost more than the copy that they save.
 _ALIGN_FROM_BYTES = 256
+# Up to here a Python loop is faster than the calls that numpy takes: 1 to 4 us each.
+_FEW = 16
 # How much larger than its bytes a reader may have to make an array of vectors.
 _MAX_GROWTH = 64
 
@@ -327,6 +336,10 @@ def decode_column(data: memoryview | bytes) -> tuple[int, ColumnEffect]:
     return number, column
 
 
+def _width_of(largest: int) -> int:
+    return 1 if largest < 1 << 8 else 2 if largest < 1 << 16 else 4 if largest < 1 << 32 else 8
+
+
 class _Writer:
     """Collects buffers: small pieces are joined, large arrays are passed on as they are."""
 
@@ -364,19 +377,36 @@ class _Writer:
         self._large_bytes += data.nbytes
 
     def array(self, values: NDArray[Any]) -> None:
-        self.raw(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data)
+        if values.nbytes < _ALIGN_FROM_BYTES:
+            self._small += values.tobytes()
+        else:
+            self.raw(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data)
 
-    def packed(self, values: NDArray[Any], *, max_width: int = 8) -> None:
-        if len(values) == 0:
+    def packed(self, values: NDArray[Any]) -> None:
+        if len(values) <= _FEW:
+            self.packed_list(values.tolist())
             return
         if values.dtype.kind == "i" and int(values.min()) < 0:
             raise ValueError(f"{int(values.min())} where no negative number may be")
-        largest = int(values.max())
-        width = next(w for w in (1, 2, 4, 8) if largest < 1 << (8 * w))
-        if width > max_width:
-            raise ValueError(f"a value of {largest} bytes or elements is too large")
+        width = _width_of(int(values.max()))
         self._small.append(width)
-        self.raw(values.astype(f"<u{width}").view(np.uint8).data, align=False)
+        self.raw(values.astype(_UNSIGNED[width]).view(np.uint8).data, align=False)
+
+    def packed_list(self, values: list[int], *, max_width: int = 8) -> None:
+        if not values:
+            return
+        if min(values) < 0:
+            raise ValueError(f"{min(values)} where no negative number may be")
+        width = _width_of(max(values))
+        if width > max_width:
+            raise ValueError(f"a value of {max(values)} bytes or elements is too large")
+        self._small.append(width)
+        if width == 1:
+            self._small += bytes(values)
+        elif len(values) <= _FEW:
+            self._small += b"".join([value.to_bytes(width, "little") for value in values])
+        else:
+            self.raw(np.array(values, _UNSIGNED[width]).view(np.uint8).data, align=False)
 
     def bits(self, values: BoolArray) -> None:
         self.raw(np.packbits(values, bitorder="little").data, align=False)
@@ -454,8 +484,7 @@ class _Reader:
             self.fail(f"{what}: padding that is not zero", 1)
         return self.take(size, what)
 
-    def array(self, dtype: str, count: int, what: str) -> NDArray[Any]:
-        kind = np.dtype(dtype)
+    def array(self, kind: np.dtype[Any], count: int, what: str) -> NDArray[Any]:
         array = np.frombuffer(self.raw(count * kind.itemsize, what), kind)
         return array if array.flags.aligned else array.copy()
 
@@ -466,7 +495,9 @@ class _Reader:
         if width not in {1, 2, 4, 8} or width > max_width:
             self.fail(f"{what}: width {width}", 1)
         data = self.take(count * width, what)
-        values = np.frombuffer(data, f"<u{width}").astype(np.int64)
+        if width == 1 and count <= _FEW:
+            return np.array(data.tolist(), np.int64)
+        values = np.frombuffer(data, _UNSIGNED[width]).astype(np.int64)
         if width == 8 and int(values.min()) < 0:
             self.fail(f"{what}: a number beyond 63 bits", len(data))
         return values
@@ -485,7 +516,7 @@ class _Reader:
 
 
 def _write_rows_and_nulls(
-    out: _Writer, rows: Int64Array | None, null: BoolArray, count: int, total: int
+    out: _Writer, flags: int, rows: Int64Array | None, null: BoolArray, count: int, total: int
 ) -> None:
     """Write the optional parts of a column or vector; ``count`` values, ``total`` rids."""
     if rows is None and count != total:
@@ -497,7 +528,7 @@ def _write_rows_and_nulls(
             raise ValueError(f"rows must increase and stay below {total}")
         out.varint(count)
         out.packed(rows)
-    if null.any():
+    if flags & _HAS_NULLS:
         out.bits(null)
 
 
@@ -531,20 +562,22 @@ def _write_column(out: _Writer, number: int, column: ColumnEffect, total: int) -
     if tag is None:
         raise ValueError(f"unknown field type {column.type!r}")
     null = column.null
-    out.bytes(number.to_bytes(2, "little") + bytes((tag, _flags(column.rows, null))))
-    _write_rows_and_nulls(out, column.rows, null, len(column.values), total)
+    flags = _flags(column.rows, null)
+    out.bytes(number.to_bytes(2, "little") + bytes((tag, flags)))
+    _write_rows_and_nulls(out, flags, column.rows, null, len(column.values), total)
     if column.type in _NUMBERS:
         values = column.values.astype(_NUMBERS[column.type], copy=False)
-        out.array(np.where(null, np.zeros((), values.dtype), values) if null.any() else values)
+        if flags & _HAS_NULLS:
+            values = np.where(null, np.zeros((), values.dtype), values)
+        out.array(values)
     elif column.type == "bool":
         out.bits(column.values.astype(np.bool_) & ~null)
     else:
-        empty: Any = (
-            () if column.type.startswith("list<") else b"" if column.type == "bytes" else ""
-        )
         items = column.values.tolist()
-        for at in np.flatnonzero(null).tolist():
-            items[at] = empty
+        if flags & _HAS_NULLS:
+            empty: Any = _EMPTY.get(column.type, ())
+            for at in np.flatnonzero(null).tolist():
+                items[at] = empty
         _write_items(out, column.type, items)
 
 
@@ -572,7 +605,7 @@ def _write_items(out: _Writer, type_name: str, items: Sequence[Any]) -> None:
 
 
 def _write_lengths(out: _Writer, items: Sequence[Any]) -> None:
-    out.packed(np.fromiter(map(len, items), np.int64, len(items)), max_width=4)
+    out.packed_list(list(map(len, items)), max_width=4)
 
 
 def _read_column(source: _Reader, total: int) -> tuple[int, ColumnEffect]:
@@ -601,9 +634,9 @@ def _read_column(source: _Reader, total: int) -> tuple[int, ColumnEffect]:
 def _read_items(source: _Reader, type_name: str, count: int) -> Iterable[Any]:
     lengths = source.packed(count, type_name, max_width=4)
     # Lengths have 32 bits and numbers of values at most 40, so the sums cannot overflow.
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if count else 0
-    spans = (ends - lengths).tolist(), ends.tolist()
+    ends = np.cumsum(lengths).tolist()
+    total = ends[-1] if count else 0
+    spans = [0, *ends][:count], ends
     if type_name.startswith("list<"):
         element = type_name[5:-1]
         flat: list[Any]
@@ -636,7 +669,7 @@ def _write_vector(out: _Writer, number: int, vector: VectorEffect, total: int) -
     if vector.values.ndim != 2 or not 1 <= vector.values.shape[1] <= MAX_DIM:
         raise ValueError(f"vectors of shape {vector.values.shape}; want (m, 1 to {MAX_DIM})")
     count, dim = vector.values.shape
-    values = vector.values.astype("<f4", copy=False)
+    values = vector.values.astype(_FLOAT32, copy=False)
     flags = _flags(vector.rows, vector.null)
     if flags & _HAS_NULLS:
         present = count - int(vector.null.sum())
@@ -647,7 +680,7 @@ def _write_vector(out: _Writer, number: int, vector: VectorEffect, total: int) -
             values = np.where(vector.null[:, None], np.float32(0), values)
     out.bytes(number.to_bytes(2, "little") + bytes((flags,)))
     out.varint(dim)
-    _write_rows_and_nulls(out, vector.rows, vector.null, count, total)
+    _write_rows_and_nulls(out, flags, vector.rows, vector.null, count, total)
     out.array(values)
 
 
@@ -666,12 +699,12 @@ def _read_vector(source: _Reader, total: int) -> tuple[int, VectorEffect]:
     rows, null = _read_rows_and_nulls(source, flags, total)
     count = len(null)
     if not flags & _NULLS_LEFT_OUT:
-        values = source.array("<f4", count * dim, "vectors").reshape(count, dim)
+        values = source.array(_FLOAT32, count * dim, "vectors").reshape(count, dim)
         return number, VectorEffect(rows, values, null)
     present = count - int(null.sum())
     if not _may_leave_out(present, count):
         source.fail(f"{count - present} of {count} vectors are left out")
-    stored = source.array("<f4", present * dim, "vectors").reshape(present, dim)
+    stored = source.array(_FLOAT32, present * dim, "vectors").reshape(present, dim)
     if present == 0:
         values = np.broadcast_to(np.zeros(dim, np.float32), (count, dim))
     else:

@@ -85,7 +85,20 @@ def write_into(image: bytearray, offset: int, data: bytes, *, only_extend: bool 
         image[offset : offset + len(data)] = data
 
 
-class FaultyFiles(Files):
+class UnsyncedFiles(Files):
+    """Files whose syncs cost nothing: for tests that lose power in a model only."""
+
+    def sync_data(self, fd: int) -> None:
+        pass
+
+    def sync(self, fd: int) -> None:
+        pass
+
+    def sync_directory(self, path: str) -> None:
+        pass
+
+
+class FaultyFiles(UnsyncedFiles):
     """Files that record, fail, and remember what was synced.
 
     Every call that changes something, or takes a lock, is an operation with a number, from 1.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from faulty_files import Crash, FaultyFiles
+from faulty_files import Crash, FaultyFiles, UnsyncedFiles
 from upvec.checkpoint import (
     Contents,
     Manifest,
@@ -46,12 +46,14 @@ def contents(seq: int) -> Contents:
 def checkpoint(
     root: Path, seq: int, files: Files | None = None, log: Log | None = None
 ) -> Manifest:
-    return write_checkpoint(str(root), files or Files(), seq, ID, contents(seq), EXTRA, log=log)
+    return write_checkpoint(
+        str(root), files or UnsyncedFiles(), seq, ID, contents(seq), EXTRA, log=log
+    )
 
 
 def make(root: Path, *seqs: int) -> Path:
-    fd = lock_collection(str(root), Files(), create=True)
-    create_collection(str(root), Files(), ID, EXTRA)
+    fd = lock_collection(str(root), UnsyncedFiles(), create=True)
+    create_collection(str(root), UnsyncedFiles(), ID, EXTRA)
     Files().close(fd)
     for seq in seqs:
         checkpoint(root, seq)
@@ -60,7 +62,7 @@ def make(root: Path, *seqs: int) -> Path:
 
 def found_seq(root: Path, files: Files | None = None) -> int | None:
     """Read the collection as opening it does, and compare what is found; None: there is none."""
-    files = files or Files()
+    files = files or UnsyncedFiles()
     manifest = read_manifest(str(root), files)
     if manifest is None:
         return None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from faulty_files import Crash, FaultyFiles
+from faulty_files import Crash, FaultyFiles, UnsyncedFiles
 from upvec.errors import (
     ClosedError,
     CorruptionError,
@@ -40,7 +40,7 @@ def fill(log: Log, count: int, *, sync: bool = True) -> None:
 
 
 def make(path: Path, count: int = 5, *, close: bool = True, **options: object) -> Log:
-    log = Log.create(str(path), Files(), ID, **options)
+    log = Log.create(str(path), UnsyncedFiles(), ID, **options)
     fill(log, count)
     if close:
         log.close()
@@ -48,7 +48,7 @@ def make(path: Path, count: int = 5, *, close: bool = True, **options: object) -
 
 
 def contents(path: Path, files: Files | None = None, **options: object) -> dict[int, bytes]:
-    with Log.open(str(path), files or Files(), ID, **options) as log:
+    with Log.open(str(path), files or UnsyncedFiles(), ID, **options) as log:
         return {seq: bytes(data) for seq, data in log.replay()}
 
 

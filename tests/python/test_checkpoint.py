@@ -368,6 +368,30 @@ def test_checkpoint_that_fails_anywhere_leaves_the_old_or_the_new_one(
     assert points > 15
 
 
+class NoFileSync(FaultyFiles):
+    def sync(self, fd: int) -> None:
+        pass
+
+
+class NoDirectorySync(FaultyFiles):
+    def sync_directory(self, path: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("bug", [NoFileSync, NoDirectorySync])
+def test_the_check_above_finds_planted_bugs(tmp_path: Path, bug: type[FaultyFiles]) -> None:
+    root = make(tmp_path / "c", 1)
+    files = bug()
+    files.adopt(str(root))
+    checkpoint(root, 2, files)
+    after = tmp_path / "after"
+    files.crash_image(str(root), str(after))
+    seq = None
+    with suppress(CorruptionError):
+        seq = found_seq(after)
+    assert seq != 2
+
+
 def test_full_disk_keeps_nothing_of_a_failed_checkpoint(tmp_path: Path) -> None:
     root = make(tmp_path / "c", 5)
     before = names(root)

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "prune.hpp"
+#include "simd/prefetch.hpp"
 
 namespace upvec {
 namespace {
@@ -203,7 +204,7 @@ void Commit::shrink(Slot target, unsigned level, Worker& worker, Scratch& scratc
     return leaves_later ? graph_.linked_vector(slot) : graph_.planned_vector(slot);
   };
   const float* const vector = vector_of(target);
-  for (Neighbor& member : worker.members) {
+  for (const Neighbor& member : worker.members) {
     simd::prefetch_lines(vector_of(member.slot), graph_.space.vector_bytes());
   }
   for (Neighbor& member : worker.members) {

@@ -46,10 +46,19 @@ void collect_peers(const Graph& graph, std::span<const Item> items, std::size_t 
   }
 }
 
+// Of what a search finds, so many of the nearest are candidates for links. On 18,000 x 384 text
+// embeddings, all (about 450), 100 and 64 need 5,490, 3,830 and 3,050 distances a row, and at ef 64 give
+// recall@10 .9898, .9889 and .9877 for 1,219, 1,188 and 1,134 distances a query: down to 100 that is the
+// same curve.
+constexpr std::size_t kPruneCandidates = 96;
+
 void choose_links(const Graph& graph, unsigned level, LevelPlan& plan, Scratch& scratch) {
-  std::sort(scratch.candidates.begin(), scratch.candidates.end());
+  auto& candidates = scratch.candidates;
+  const std::size_t n = std::min(kPruneCandidates, candidates.size());
+  std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(n),
+                    candidates.end());
   prune(
-      graph.space, scratch.candidates, graph.table(level).cap(),
+      graph.space, std::span<const Neighbor>(candidates).first(n), graph.table(level).cap(),
       [&](Slot slot) { return graph.planned_vector(slot); }, [](Slot) { return false; },
       scratch.kept, scratch.counters);
   plan.links.assign(scratch.kept.begin(), scratch.kept.end());

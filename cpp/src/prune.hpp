@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "graph.hpp"
-#include "simd/prefetch.hpp"
 
 namespace upvec {
 
@@ -30,9 +29,6 @@ void prune(const Space& space, std::span<const Neighbor> candidates, std::size_t
   const float alpha = prune_alpha(space.metric());
   for (std::size_t i = 0; i < candidates.size() && kept.size() < limit; ++i) {
     const Neighbor& candidate = candidates[i];
-    if (i + 1 < candidates.size()) {
-      simd::prefetch_lines(vector_of(candidates[i + 1].slot), space.vector_bytes());
-    }
     if (is_protected(candidate.slot)) {
       kept.push_back(candidate);
       --protected_left;

@@ -21,6 +21,9 @@ inline std::size_t prefetch_lookahead(const Space& space) {
   return std::clamp<std::size_t>(kLinesInFlight * simd::kCacheLineBytes / space.vector_bytes(), 2, 32);
 }
 
+// Vectors that a kernel measures side by side.
+inline constexpr std::size_t kTogether = 4;
+
 // Measures scratch.slots into scratch.distances.
 inline void measure(const Graph& graph, const float* query, Scratch& scratch) {
   const std::size_t n = scratch.slots.size();
@@ -33,9 +36,12 @@ inline void measure(const Graph& graph, const float* query, Scratch& scratch) {
     scratch.vectors[i] = graph.rows.vector(row);
     if (i < ahead) simd::prefetch_lines(scratch.vectors[i], bytes);
   }
-  for (std::size_t i = 0; i < n; ++i) {
-    if (i + ahead < n) simd::prefetch_lines(scratch.vectors[i + ahead], bytes);
-    scratch.distances[i] = graph.space.distance(query, scratch.vectors[i]);
+  for (std::size_t i = 0; i < n; i += kTogether) {
+    const std::size_t together = std::min(kTogether, n - i);
+    for (std::size_t j = i + ahead; j < std::min(i + ahead + together, n); ++j) {
+      simd::prefetch_lines(scratch.vectors[j], bytes);
+    }
+    graph.space.distances(query, &scratch.vectors[i], together, &scratch.distances[i]);
   }
   scratch.counters.distances += n;
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -355,6 +356,7 @@ def test_checkpoint_that_fails_anywhere_leaves_the_old_or_the_new_one(
                 assert again.last_seq >= seq
             checkpoint(after, 4)
             assert found_seq(after) == 4
+            shutil.rmtree(after)
         if made and len(files.log) - first < at:
             break
         points += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import struct
 import threading
 import time
@@ -519,6 +520,7 @@ class Run:
             assert self.acknowledged <= len(found) <= self.attempted
             assert found == expected(len(found))
             assert contents(image / "log") == found
+            shutil.rmtree(image)
 
 
 @pytest.mark.parametrize("fault", ["EIO", "ENOSPC", "half", "crash"])

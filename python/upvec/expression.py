@@ -449,6 +449,8 @@ def bind(expression: Expression | str, types: Types) -> Predicate:
     except ExpressionError as error:
         error.expression = str(expression)
         raise
+    except RecursionError:
+        raise ExpressionError("the expression is nested too deeply") from None
 
 
 def parse(text: str) -> Expression:
@@ -509,9 +511,14 @@ def _python_spelling(text: str) -> str:
         elif spelled.isspace():
             spelled = " "
         elif spelled == "@":
-            raise ExpressionError(f"cannot read expression {text!r}: '@' has no meaning")
+            message = f"cannot read expression {text!r}: '@' has no meaning"
+            raise ExpressionError(message, expression=text)
         tokens.append(spelled)
     return "".join(tokens).strip()
+
+
+# Far below where Python's own stack ends, whoever calls.
+_MAX_DEPTH = 100
 
 
 class _Reader:
@@ -519,9 +526,19 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self._depth = 0
 
-    def condition(self, node: ast.expr) -> Expression:  # noqa: PLR0911  (one per node)
+    def condition(self, node: ast.expr) -> Expression:
         """Read a node that must be a condition."""
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            message = f"the expression is nested deeper than {_MAX_DEPTH}"
+            raise ExpressionError(message, expression=self.text)
+        condition = self._condition(node)
+        self._depth -= 1
+        return condition
+
+    def _condition(self, node: ast.expr) -> Expression:  # noqa: PLR0911  (one per node)
         match node:
             case ast.BoolOp(op, values):
                 return self._join("and" if isinstance(op, ast.And) else "or", values)
@@ -542,10 +559,11 @@ class _Reader:
         raise self._error(node, "a condition")
 
     def _join(self, word: str, nodes: list[ast.expr]) -> Expression:
-        joined = self.condition(nodes[0])
-        for node in nodes[1:]:
-            joined = _Both(word, joined, self.condition(node))
-        return joined
+        # By halves, so that a thousand terms are ten deep.
+        if len(nodes) == 1:
+            return self.condition(nodes[0])
+        half = len(nodes) // 2
+        return _Both(word, self._join(word, nodes[:half]), self._join(word, nodes[half:]))
 
     def _comparison(self, node: ast.Compare) -> Expression:
         operands = [node.left, *node.comparators]

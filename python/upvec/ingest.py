@@ -479,13 +479,12 @@ def _series(series: Any, kind: str) -> Any:
         values = series.to_numpy()
         if kind == "float64":
             return values
-        if kind == "int64" and _all_integral(values[~missing]):
-            return [None if gap else int(v) for v, gap in zip(values, missing, strict=True)]
+        if kind == "int64":
+            # What is no integer is left as it is, to be refused by name.
+            listed = [int(v) if v.is_integer() else v for v in values[~missing].tolist()]
+            whole = iter(listed)
+            return [None if gap else next(whole) for gap in missing.tolist()]
     return [None if gap else value for value, gap in zip(series.tolist(), missing, strict=True)]
-
-
-def _all_integral(values: AnyArray) -> bool:
-    return bool((np.isfinite(values) & (np.trunc(values) == values)).all())
 
 
 # --- Vectors --------------------------------------------------------------------------------

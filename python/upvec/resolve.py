@@ -384,10 +384,10 @@ def _finish(work: _Work, writes: dict[str, FieldWrite]) -> Resolution:
 def _conflict(work: _Work, resolution: Resolution) -> ConflictError:
     result = result_of(work.schema, work.batch, work.state, resolution, seq=work.state.seq)
     faults = np.flatnonzero(work.status >= Outcome.CONFLICT).tolist()
+    keys = [None] * len(faults) if result.key is None else result.key[faults].tolist()
     shown = [
-        f"row {row} (key {result.key[row] if result.key is not None else None!r}): "
-        f"{work.reasons[row][1]}"
-        for row in faults[:5]
+        f"row {row} (key {key!r}): {work.reasons[row][1]}"
+        for row, key in zip(faults[:5], keys[:5], strict=True)
     ]
     more = [f"and {len(faults) - 5} more"] if len(faults) > 5 else []
     message = f"{len(faults)} of {work.batch.rows} rows; nothing was written. "

@@ -148,10 +148,10 @@ class Index:
     --------
     >>> import numpy as np, upvec
     >>> ix = upvec.Index(2, metric="l2")
-    >>> ix.upsert([1, 2], [[0, 0], [3, 4]]).counts
-    {'inserted': 2}
-    >>> ix.upsert([2, 3], [[0, 1], [9, 9]]).counts
-    {'inserted': 1, 'updated': 1}
+    >>> ix.upsert([1, 2], [[0, 0], [3, 4]])
+    UpsertResult(inserted=2)
+    >>> ix.upsert([2, 3], [[0, 1], [9, 9]])
+    UpsertResult(inserted=1, updated=1)
     >>> ix.search([0, 0], k=2).keys
     array([[1, 2]])
     """
@@ -267,17 +267,12 @@ class Index:
                 key_column, matrix, mode=mode, duplicates=duplicates, threads=threads
             )
             return UpsertResult.from_status(status)
-        parts = []
-        for span in _progress_spans(len(key_column)):
-            parts.append(
-                self._core.upsert(
-                    key_column[span],
-                    matrix[span],
-                    mode=mode,
-                    duplicates=duplicates,
-                    threads=threads,
-                )
+        parts = [
+            self._core.upsert(
+                key_column[span], matrix[span], mode=mode, duplicates=duplicates, threads=threads
             )
+            for span in _progress_spans(len(key_column))
+        ]
         return UpsertResult.from_status(np.concatenate(parts) if parts else np.empty(0, np.uint8))
 
     def remove(self, keys: Any, *, threads: int = 0) -> npt.NDArray[np.bool_]:
@@ -547,7 +542,7 @@ def _float_matrix(values: Any, what: str, rows: int) -> FloatArray:
 
 def _progress_spans(rows: int) -> Iterator[slice]:
     try:
-        from tqdm.auto import tqdm
+        from tqdm.auto import tqdm  # noqa: PLC0415  (an extra)
     except ImportError as error:
         raise ImportError("progress=True needs tqdm: pip install tqdm") from error
     with tqdm(total=rows, unit="row") as bar:

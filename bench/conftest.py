@@ -40,7 +40,7 @@ def data(request: pytest.FixtureRequest) -> Dataset:
 @pytest.fixture(scope="session")
 def built(data: Dataset) -> Index:
     """The whole base of `data`. Shared: write to a copy of it."""
-    return build(data.base)
+    return build(data.base, data.metric)
 
 
 @pytest.fixture(scope="session")

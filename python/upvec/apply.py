@@ -102,7 +102,7 @@ class Engine:
         stored = np.zeros(rows, dtype=np.bool_)
         stored[resolution.inserts] = True
         stored[resolution.updates] = True
-        written = np.flatnonzero(stored)
+        written = stored.nonzero()[0]
         rids = resolution.rids[written]
         rids[rids < 0] = self._new_rids(head, len(resolution.inserts))
         everything = len(written) == rows
@@ -110,7 +110,7 @@ class Engine:
         vectors: dict[int, VectorEffect] = {}
         for name, write in resolution.writes.items():
             subset = write.write if everything else write.write[written]
-            picked = None if subset.all() else np.flatnonzero(subset)
+            picked = None if np.count_nonzero(subset) == len(subset) else subset.nonzero()[0]
             if picked is not None and not len(picked):
                 continue
             take: Any = written if picked is None else written[picked]
@@ -139,9 +139,7 @@ class Engine:
         """
         step = _Step(head, effects)
         columns = self._columns(head, effects, step)
-        live = ColumnWriter(head.live, step.size)
-        live.write(Selection(effects.deleted), np.zeros(len(effects.deleted), dtype=np.bool_))
-        live.write(step.selection, np.ones(len(effects.rids), dtype=np.bool_))
+        live = self._live(head, effects, step)
         versions = ColumnWriter(head.versions, step.size)
         versions.write(step.selection, effects.versions)
         self._change_keys(head, effects, step, columns)
@@ -150,7 +148,7 @@ class Engine:
             seq,
             step.size,
             head.count - len(effects.deleted) + len(step.new_rids),
-            live=live.finish(),
+            live=live,
             versions=versions.finish(),
             columns=columns,
             snapshots=snapshots,
@@ -166,7 +164,7 @@ class Engine:
             if name not in columns or effect.type != self.schema.fields[name].type:
                 raise CorruptionError(f"a commit writes field {number} as {effect.type}")
             writer = ColumnWriter(head.columns[name], step.size)
-            null = effect.null if effect.null.any() else None
+            null = effect.null if np.count_nonzero(effect.null) else None
             writer.write(step.rows(effect.rows), effect.values, null)
             columns[name] = writer.finish()
         if step.size > head.size:
@@ -174,6 +172,14 @@ class Engine:
                 if column.size < step.size:
                     columns[name] = ColumnWriter(column, step.size).finish()
         return columns
+
+    def _live(self, head: State, effects: Effects, step: _Step) -> Column:
+        if not len(effects.deleted) and not len(step.new_rids):
+            return head.live
+        live = ColumnWriter(head.live, step.size)
+        live.write(Selection(effects.deleted), np.zeros(len(effects.deleted), dtype=np.bool_))
+        live.write(step.selection, np.ones(len(effects.rids), dtype=np.bool_))
+        return live.finish()
 
     def _change_keys(
         self, head: State, effects: Effects, step: _Step, columns: Mapping[str, Column]
@@ -275,11 +281,11 @@ class _Step:
         self.selection = Selection(rids)
         self.was_live = np.zeros(len(rids), dtype=np.bool_)
         known = rids < head.size
-        if known.any():
+        if np.count_nonzero(known):
             self.was_live[known] = head.live.gather(rids[known])[0]
             if len(effects.deleted):
                 self.was_live &= ~np.isin(rids, effects.deleted)
-        self.updates = bool(self.was_live.any())
+        self.updates = np.count_nonzero(self.was_live) > 0
         self.new_rids = rids[~self.was_live]
 
     def rows(self, positions: RowIds | None) -> Selection:

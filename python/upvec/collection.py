@@ -557,7 +557,7 @@ class Collection:
         columns, keyed = self._key_columns(table, keys)
         if not len(keyed):
             return np.empty(0, dtype=np.int64)
-        if keyed.all():
+        if np.count_nonzero(keyed) == len(keyed):
             return table.find_at(state, columns)
         rids = np.full(len(keyed), -1, dtype=np.int64)
         if keyed.any():
@@ -598,7 +598,7 @@ class Collection:
     ) -> tuple[RowIds, RowIds, npt.NDArray[np.float32]]:
         """Return where each query's hits begin (q + 1,), their row ids and distances."""
         index, snapshot = self._engine.indexes[vector.name], state.snapshots[vector.name]
-        if k is None and not exact:
+        if k is None and radius is not None and not exact:
             offsets, rids, distances = index.range_search(
                 queries, radius, ef=ef, allowed=allowed, snapshot=snapshot
             )

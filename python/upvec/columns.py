@@ -25,8 +25,10 @@ AnyArray = npt.NDArray[Any]
 BoolArray = npt.NDArray[np.bool_]
 RowIds = npt.NDArray[np.int64]
 
-# Copying a chunk is what a single-row commit pays per column, and the number of chunks is
-# what a scattered gather pays. See bench/columns.md for the measurement.
+# Copying a chunk is what a single-row commit pays per column, and the number of chunks is what
+# a scattered batch pays. Five columns, two of them text, 200,000 rows (AVX2, 2 cores, noisy by
+# 20 %): chunks of 1,024 / 2,048 / 4,096 / 8,192 rows take 218 / 246 / 305 / 377 us for a
+# single-row update, and 11 / 9 / 9 / 8 ms for one of 1,000 scattered rows, which touch them all.
 CHUNK_BITS = 11
 CHUNK_ROWS = 1 << CHUNK_BITS
 _OFFSET_MASK = CHUNK_ROWS - 1
@@ -103,7 +105,7 @@ class Column:
             mask = self.nulls[chunk]
             if mask is not None:
                 mask = mask[offsets]
-                if not mask.any():
+                if not np.count_nonzero(mask):
                     mask = None
             return self.chunks[chunk][offsets], mask
         values = np.empty(selection.rows, dtype=self.dtype)
@@ -115,7 +117,7 @@ class Column:
                 if null is None:
                     null = np.zeros(selection.rows, dtype=np.bool_)
                 null[positions] = mask[offsets]
-        if null is not None and not null.any():
+        if null is not None and not np.count_nonzero(null):
             null = None
         return values, null
 

@@ -212,7 +212,7 @@ def field_writes(
             write[old] = changes
         if absent is not None and _is_required(item):
             _refuse_absent(item, np.flatnonzero(absent & write), name)
-        if write.any():
+        if np.count_nonzero(write):
             writes[name] = FieldWrite(values, null, write)
     return writes
 

@@ -84,7 +84,7 @@ def read_rows(
 ) -> Rows:
     """Return rows by id; where the id is -1, a row that was not found."""
     found = rids >= 0
-    if found.all():
+    if np.count_nonzero(found) == len(found):
         columns, nulls = read_columns(schema, state, indexes, rids, fields)
         version = state.versions.gather(rids)[0]
         return Rows(columns, nulls, found=found, version=version)
@@ -115,7 +115,7 @@ def read_columns(
     for name in fields:
         if name in indexes:
             values, present = indexes[name].get(rids, snapshot=state.snapshots[name])
-            null = None if present.all() else ~present
+            null = None if np.count_nonzero(present) == len(present) else ~present
             columns[name] = values if null is None else _with_nulls(values, null)
         else:
             values, null = state.columns[name].take(selection)

@@ -89,11 +89,11 @@ class _Work:
 
     def new(self) -> Rows:
         """Return the positions of the rows to insert."""
-        return np.flatnonzero(self.alive & (self.rids < 0))
+        return (self.alive & (self.rids < 0)).nonzero()[0]
 
     def old(self) -> Rows:
         """Return the positions of the rows that match a stored one."""
-        return np.flatnonzero(self.alive & (self.rids >= 0))
+        return (self.alive & (self.rids >= 0)).nonzero()[0]
 
 
 def resolve(
@@ -376,7 +376,8 @@ def _finish(work: _Work, writes: dict[str, FieldWrite]) -> Resolution:
     work.status[old] = Outcome.UNCHANGED
     work.status[updates] = Outcome.UPDATED
     resolution = Resolution(work.status, work.rids, writes, inserts, updates, work.reasons)
-    if work.rules.atomic and (work.status[list(work.reasons)] >= Outcome.CONFLICT).any():
+    left_out = work.status[list(work.reasons)] if work.reasons else work.status[:0]
+    if work.rules.atomic and np.count_nonzero(left_out >= Outcome.CONFLICT):
         raise _conflict(work, resolution)
     return resolution
 
@@ -399,7 +400,7 @@ def result_of(
 ) -> UpsertResult:
     """Return what the caller is told; ``seq`` is the commit, or that of ``state`` if none."""
     rows = batch.rows
-    matched = np.flatnonzero(resolution.rids >= 0)
+    matched = (resolution.rids >= 0).nonzero()[0]
     selection = Selection(resolution.rids[matched])
     name = schema.primary.name
     key: AnyArray

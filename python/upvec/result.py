@@ -91,8 +91,8 @@ class Changed(Sequence["tuple[str, ...]"]):
         """Pack one bool column per field; ``rows`` is their common length."""
         if not masks:
             return cls((), np.zeros((rows, 0), dtype=np.uint8))
-        table = np.stack(list(masks.values()), axis=1)
-        return cls(tuple(masks), np.packbits(table, axis=1, bitorder="little"))
+        table = np.array(list(masks.values()), dtype=np.bool_)
+        return cls(tuple(masks), np.packbits(table, axis=0, bitorder="little").T)
 
     def mask(self, field: str) -> BoolArray:
         """Return True for the rows in which ``field`` changed; bool (n,)."""
@@ -153,7 +153,7 @@ class UpsertResult:
     UpsertResult(inserted=2, unchanged=1)
     """
 
-    __slots__ = ("_detail", "_reason", "changed", "key", "seq", "status", "version")
+    __slots__ = ("_reasons", "changed", "key", "seq", "status", "version")
 
     def __init__(
         self,
@@ -170,11 +170,7 @@ class UpsertResult:
         self.version = np.zeros(len(status), dtype=np.int64) if version is None else version
         self.changed = Changed.from_masks(len(status), {}) if changed is None else changed
         self.seq = seq
-        self._reason = np.full(len(status), None, dtype=object)
-        self._detail = np.full(len(status), None, dtype=object)
-        for row, (word, sentence) in (reason or {}).items():
-            self._reason[row] = word
-            self._detail[row] = sentence
+        self._reasons = reason or {}
 
     @classmethod
     def from_status(cls, status: UInt8Array) -> UpsertResult:
@@ -184,12 +180,18 @@ class UpsertResult:
     @property
     def reason(self) -> npt.NDArray[np.object_]:
         """A word per row that was not written although asked, else None; object (n,)."""
-        return self._reason
+        return self._spread(0)
 
     @property
     def detail(self) -> npt.NDArray[np.object_]:
         """The reason as a sentence that names both sides, else None; object (n,)."""
-        return self._detail
+        return self._spread(1)
+
+    def _spread(self, part: int) -> npt.NDArray[np.object_]:
+        column = np.full(len(self.status), None, dtype=object)
+        for row, reason in self._reasons.items():
+            column[row] = reason[part]
+        return column
 
     @property
     def counts(self) -> dict[str, int]:

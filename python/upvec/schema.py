@@ -290,7 +290,7 @@ class Vector:
         nullable: bool = False,
         source: str | None = None,
         merge: str | None = None,
-        M: int = 16,  # noqa: N803  (the word of the literature)
+        M: int = 16,
         ef_construction: int = 200,
     ) -> None:
         self.name = _checked_name(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ class People:
     """Four rows; the last is null in every field."""
 
     null = np.array([False, False, False, True])
-    columns = {
+    columns: ClassVar = {
         "age": np.array([10, 30, 40, 99]),
         "score": np.array([1.5, 30.0, np.nan, 99.0]),
         "city": objects("Oslo", "Bergen", "it's", None),
@@ -155,7 +155,7 @@ def test_everything_else_is_refused_before_any_work(text: str, said: str) -> Non
 
 
 def test_python_words_for_and_or_not_are_caught() -> None:
-    with pytest.raises(ExpressionError, match="combine with & | ~"):
+    with pytest.raises(ExpressionError, match=r"combine with & | ~"):
         bool((col("age") > 1) and (col("age") < 5))
     with pytest.raises(ExpressionError, match="wanted an expression"):
         (col("age") > 1) & True

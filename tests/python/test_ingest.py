@@ -99,7 +99,7 @@ def test_data_frame_gaps_are_null_but_nan_in_a_float_field_stays() -> None:
     assert cells(batch, "s") == ["x", None]
     assert cells(batch, "l") == [[1], None]
     assert cells(batch, "v") == [None, [1.0, 2.0]]
-    with pytest.raises(InvalidRowError, match="row 1, field 'n': got 1.5"):
+    with pytest.raises(InvalidRowError, match=r"row 1, field 'n': got 1.5"):
         ingest(SCHEMA, pd.DataFrame({"id": ["a", "b"], "n": [1.0, 1.5]}))
 
 

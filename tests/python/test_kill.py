@@ -23,7 +23,7 @@ KEYS = 500
 # Batches of 1 to 20 rows. Every row says which batch wrote it and how many rows that batch wrote,
 # so that one look at the rows tells whether a batch is there as a whole: a row of an older batch
 # may have been overwritten since, but then by a newer batch.
-WRITER = """
+WRITER = f"""
 import sys
 import numpy as np
 import upvec
@@ -35,14 +35,14 @@ print("open", flush=True)
 batch = first
 while True:
     size = int(rng.integers(1, 21))
-    keys = rng.choice({keys}, size=size, replace=False)
+    keys = rng.choice({KEYS}, size=size, replace=False)
     rows = {{
         "id": keys,
         "batch": np.full(size, batch),
         "size": np.full(size, size),
         "members": [sorted(keys.tolist())] * size,
         "mail": [f"{{batch}}-{{key}}" for key in keys.tolist()],
-        "emb": rng.standard_normal((size, {dim})).astype(np.float32),
+        "emb": rng.standard_normal((size, {DIM})).astype(np.float32),
     }}
     rows["emb"][:, 0] = batch
     col.upsert(rows)
@@ -53,7 +53,7 @@ while True:
     if batch % 40 == 0:
         col.checkpoint()
     batch += 1
-""".format(keys=KEYS, dim=DIM)
+"""
 
 SCHEMA = upvec.Schema(
     upvec.Field("id", "int64", primary=True),

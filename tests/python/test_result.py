@@ -38,7 +38,16 @@ def col() -> upvec.Collection:
 
 
 def test_outcome_numbers_are_fixed() -> None:
-    names = "inserted updated unchanged skipped stale conflict rejected deleted".split()
+    names = [
+        "inserted",
+        "updated",
+        "unchanged",
+        "skipped",
+        "stale",
+        "conflict",
+        "rejected",
+        "deleted",
+    ]
     assert [Outcome[name].value for name in names] == list(range(8))
 
 

@@ -119,7 +119,7 @@ class Searcher {
     if (entry == kNoSlot) return;
     scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
     const Neighbor start = descend(graph_, query, entry, 0, scratch);
-    if (!scratch.visited.insert(start.slot)) return;
+    if (scratch.visited.insert(start.slot) == 0) return;
     scratch.pool.insert(start);
     if (filter_ == nullptr) {
       beam_search(graph_, query, 0, scratch, [](Neighbor) {});

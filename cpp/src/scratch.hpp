@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "planes.hpp"
+#include "simd/prefetch.hpp"
 
 namespace upvec {
 
@@ -40,11 +42,16 @@ class VisitedSet {
     }
     limit_ = slots;
   }
-  // True the first time that a slot is met. Slots that are newer than the search count as met.
-  bool insert(Slot slot) noexcept {
-    if (slot >= limit_ || marks_[slot] == mark_) return false;
+  // 1 the first time that a slot is met, else 0; meant to be added, not branched on. Slots that are newer
+  // than the search count as met.
+  std::size_t insert(Slot slot) noexcept {
+    if (slot >= limit_) return 0;
+    const std::size_t fresh = marks_[slot] != mark_ ? 1 : 0;
     marks_[slot] = mark_;
-    return true;
+    return fresh;
+  }
+  void prefetch(Slot slot) const noexcept {
+    if (slot < limit_) simd::prefetch(&marks_[slot]);
   }
 
  private:
@@ -54,6 +61,8 @@ class VisitedSet {
 };
 
 // The best `capacity` candidates in ascending order, with a mark on those already expanded.
+// An entry is one word that sorts as (distance, slot): the distance's bits, made to order as unsigned
+// numbers do, then the slot, then the mark. A NaN sorts last.
 class CandidatePool {
  public:
   void begin(std::size_t capacity) {
@@ -63,52 +72,61 @@ class CandidatePool {
     cursor_ = 0;
   }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
-  [[nodiscard]] bool full() const noexcept { return size_ == capacity_; }
-  [[nodiscard]] float worst() const noexcept { return entries_[size_ - 1].distance; }
   [[nodiscard]] Neighbor operator[](std::size_t i) const noexcept {
-    return {entries_[i].distance, entries_[i].slot & ~kExpanded};
+    return {distance_of(entries_[i]), slot_of(entries_[i])};
   }
 
   // Returns whether it was good enough to stay.
   bool insert(Neighbor candidate) noexcept {
-    std::size_t lo = 0;
-    std::size_t hi = size_;
-    if (size_ == capacity_) {
-      if (!precedes(candidate, entries_[size_ - 1])) return false;
+    const std::uint64_t entry = entry_of(candidate);
+    const bool full = size_ == capacity_;
+    if (full && entry >= entries_[size_ - 1]) return false;
+    // Without branches on the comparison, which no predictor could learn.
+    std::size_t place = 0;
+    for (std::size_t left = size_; left > 0;) {
+      const std::size_t half = left / 2;
+      const bool after = entries_[place + half] < entry;
+      place += after ? left - half : 0;
+      left = half;
     }
-    while (lo < hi) {
-      const std::size_t mid = (lo + hi) / 2;
-      if (precedes(candidate, entries_[mid])) {
-        hi = mid;
-      } else {
-        lo = mid + 1;
-      }
-    }
-    const std::size_t tail = size_ - lo - (size_ == capacity_ ? 1 : 0);
-    std::memmove(&entries_[lo + 1], &entries_[lo], tail * sizeof(Neighbor));
-    entries_[lo] = candidate;
-    if (size_ < capacity_) ++size_;
-    cursor_ = std::min(cursor_, lo);
+    const std::size_t tail = size_ - place - (full ? 1 : 0);
+    std::memmove(&entries_[place + 1], &entries_[place], tail * sizeof entry);
+    entries_[place] = entry;
+    size_ += full ? 0 : 1;
+    cursor_ = std::min(cursor_, place);
     return true;
   }
 
   // The nearest candidate not yet expanded, now marked; kNoSlot when none is left.
   Slot pop() noexcept {
-    while (cursor_ < size_ && (entries_[cursor_].slot & kExpanded) != 0) ++cursor_;
-    if (cursor_ == size_) return kNoSlot;
-    const Slot slot = entries_[cursor_].slot;
-    entries_[cursor_].slot |= kExpanded;
-    ++cursor_;
+    const Slot slot = peek();
+    if (slot != kNoSlot) entries_[cursor_++] |= kExpanded;
     return slot;
+  }
+  // What pop() would return.
+  Slot peek() noexcept {
+    while (cursor_ < size_ && (entries_[cursor_] & kExpanded) != 0) ++cursor_;
+    return cursor_ == size_ ? kNoSlot : slot_of(entries_[cursor_]);
   }
 
  private:
-  static constexpr Slot kExpanded = Slot{1} << 31;
-  static bool precedes(const Neighbor& a, const Neighbor& b) noexcept {
-    return a.distance < b.distance ||
-           (a.distance == b.distance && (a.slot & ~kExpanded) < (b.slot & ~kExpanded));
+  static constexpr std::uint64_t kExpanded = 1;
+  static constexpr std::uint32_t kSign = std::uint32_t{1} << 31;
+
+  static std::uint64_t entry_of(Neighbor neighbor) noexcept {
+    const auto bits = std::bit_cast<std::uint32_t>(neighbor.distance);
+    const std::uint32_t ordered = (bits & kSign) != 0 ? ~bits : bits | kSign;
+    return std::uint64_t{ordered} << 32 | std::uint64_t{neighbor.slot} << 1;
   }
-  std::vector<Neighbor> entries_;
+  static float distance_of(std::uint64_t entry) noexcept {
+    const auto ordered = static_cast<std::uint32_t>(entry >> 32);
+    return std::bit_cast<float>((ordered & kSign) != 0 ? ordered & ~kSign : ~ordered);
+  }
+  static Slot slot_of(std::uint64_t entry) noexcept {
+    return static_cast<Slot>(entry) >> 1;
+  }
+
+  std::vector<std::uint64_t> entries_;
   std::size_t capacity_ = 0;
   std::size_t size_ = 0;
   std::size_t cursor_ = 0;

@@ -5,7 +5,8 @@
 namespace upvec {
 
 unsigned Team::useful_threads(unsigned requested, std::size_t items) {
-  const unsigned processors = std::max(1U, std::thread::hardware_concurrency());
+  // Asked once: it is a system call or more, and a single search takes microseconds.
+  static const unsigned processors = std::max(1U, std::thread::hardware_concurrency());
   const unsigned wanted = requested == 0 ? processors : requested;
   return static_cast<unsigned>(std::clamp<std::size_t>(items, 1, wanted));
 }

@@ -89,11 +89,18 @@ void beam_search(const Graph& graph, const float* query, unsigned level, Scratch
   for (Slot slot = pool.pop(); slot != kNoSlot; slot = pool.pop()) {
     if (level > 0 && graph.level_of(slot) < level) continue;
     const LinkWord* const words = table.words(graph.list_of(slot, level));
-    scratch.slots.clear();
+    scratch.slots.resize(cap);
+    std::size_t fresh = 0;
     for (std::size_t i = 0; i < cap; ++i) {
       const Slot next = words[i].load(std::memory_order_acquire);
       if (next == kNoSlot) break;
-      if (scratch.visited.insert(next)) scratch.slots.push_back(next);
+      scratch.slots[fresh] = next;
+      fresh += scratch.visited.insert(next);
+    }
+    scratch.slots.resize(fresh);
+    // The list that will be read next, unless something nearer turns up in this one.
+    if (const Slot next = pool.peek(); next != kNoSlot && level == 0) {
+      simd::prefetch_lines(table.words(next), cap * sizeof(LinkWord));
     }
     ++scratch.counters.hops;
     measure(graph, query, scratch);

@@ -220,13 +220,18 @@ py::dict check(const Index& index) {
 }
 
 py::dict stats(const Index& index) {
-  const Stats stats = index.stats();
+  Stats stats;
+  {
+    const py::gil_scoped_release release;
+    stats = index.stats();
+  }
   py::dict result;
   result["live"] = stats.live;
   result["slots"] = stats.slots;
   result["rows"] = stats.rows;
   result["seq"] = stats.seq;
   result["max_level"] = stats.max_level;
+  result["degrees"] = stats.degrees;
   result["vector_bytes"] = stats.vector_bytes;
   result["link_bytes"] = stats.link_bytes;
   result["key_bytes"] = stats.key_bytes;

@@ -474,7 +474,6 @@ class Index:
         queries = max(1, stats["queries"])
         stats["distances_per_query"] = stats["distances"] / queries
         stats["hops_per_query"] = stats["hops"] / queries
-        stats["degrees"] = self._core.check()["degrees"]
         return stats
 
     # Arguments -------------------------------------------------------------------------

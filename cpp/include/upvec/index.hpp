@@ -103,6 +103,7 @@ struct Stats {
   std::size_t key_bytes = 0;
   std::size_t other_bytes = 0;
   unsigned max_level = 0;
+  std::vector<std::size_t> degrees;  // histogram on level 0, by number of links
   std::uint64_t queries = 0;  // searches, with those made to place rows
   std::uint64_t distances = 0;
   std::uint64_t hops = 0;

@@ -112,9 +112,10 @@ class Searcher {
       const double share = static_cast<double>(filter_->slots.size()) /
                            static_cast<double>(graph_.slot_end.load(std::memory_order_relaxed));
       width = static_cast<std::size_t>(static_cast<double>(ef) / std::clamp(share, 1e-6, 1.0));
-      scratch.accepted.begin(ef);
+      scratch.accepted.begin(std::min<std::size_t>(ef, filter_->slots.size()));
     }
-    scratch.pool.begin(width);
+    // No more can be found than there are.
+    scratch.pool.begin(std::min<std::size_t>(width, graph_.slot_end.load(std::memory_order_acquire)));
     ++scratch.counters.queries;
     if (entry == kNoSlot) return;
     scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
@@ -324,7 +325,7 @@ SearchResult exact_search(const Store& store, const MatrixView& queries, std::si
     const std::size_t begin = tile * kTile;
     const std::size_t n = std::min(kTile, queries.rows - begin);
     std::vector<CandidatePool> pools(n);
-    for (CandidatePool& pool : pools) pool.begin(k);
+    for (CandidatePool& pool : pools) pool.begin(std::min<std::size_t>(k, end));
     for (Slot slot = 1; slot < end; ++slot) {
       const Row row = visible_row(graph, slot, seq);
       if (row == kNoRow) continue;
@@ -376,7 +377,6 @@ std::shared_ptr<const Filter::State> make_filter(const std::shared_ptr<const Sto
   require_key_type(*store, allowed);
   auto filter = std::make_shared<Filter::State>();
   filter->store = store;
-  filter->pin = store->epochs.pin_long();
   std::vector<Row> rows;
   find_visible(*store, allowed, seq, filter->slots, rows);
   std::erase(filter->slots, kNoSlot);
@@ -385,8 +385,8 @@ std::shared_ptr<const Filter::State> make_filter(const std::shared_ptr<const Sto
   filter->bits.resize(store->graph.slot_end.load(std::memory_order_acquire) / 64 + 1);
   for (const Slot slot : filter->slots) {
     filter->bits[slot / 64] |= std::uint64_t{1} << (slot % 64);
-    filter->keys.push_back(
-        store->graph.rows.header(visible_row(store->graph, slot, seq)).key);
+    const Row row = visible_row(store->graph, slot, seq);
+    filter->hashes.push_back(store->hash_of(store->graph.rows.header(row).key));
   }
   return filter;
 }

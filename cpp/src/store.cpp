@@ -101,9 +101,20 @@ void Store::reclaim() {
   }
 }
 
+std::uint64_t Store::hash_of(std::uint64_t stored_key) const noexcept {
+  if (options.key_type == KeyType::kInt64) {
+    const std::int64_t value = KeyIndex::int_of(StoredKey{stored_key});
+    return keys.hash(KeySpan::ints({&value, 1}), 0);
+  }
+  const std::string_view text = KeyIndex::string_of(StoredKey{stored_key});
+  const std::uint64_t offsets[2] = {0, text.size()};
+  return keys.hash(KeySpan::strings(offsets, text.data()), 0);
+}
+
 bool Filter::State::contains(Slot slot, std::uint64_t key) const noexcept {
   const auto it = std::lower_bound(slots.begin(), slots.end(), slot);
-  return it != slots.end() && *it == slot && keys[static_cast<std::size_t>(it - slots.begin())] == key;
+  return it != slots.end() && *it == slot &&
+         hashes[static_cast<std::size_t>(it - slots.begin())] == store->hash_of(key);
 }
 
 }  // namespace upvec

@@ -56,6 +56,7 @@ struct Store {
   std::array<std::vector<std::uint32_t>, kMaxLevel + 1> free_blocks;  // of graph.upper
   std::uint32_t upper_end = 1;
 
+  [[nodiscard]] std::uint64_t hash_of(std::uint64_t stored_key) const noexcept;
   [[nodiscard]] unsigned draw_level(std::uint64_t key_hash) const noexcept;
   // Gives the slot lists for levels 1 .. top, or none for top 0.
   void set_level(Slot slot, unsigned top);
@@ -69,15 +70,15 @@ struct Snapshot::State {
 };
 
 struct Filter::State {
-  std::vector<std::uint64_t> bits;  // by slot
-  std::vector<Slot> slots;          // ascending
-  std::vector<std::uint64_t> keys;  // StoredKey of each: a slot may have got another key since
-  Epochs::Pin pin;                  // keeps the keys' bytes
   std::shared_ptr<const Store> store;
+  std::vector<std::uint64_t> bits;    // by slot
+  std::vector<Slot> slots;            // ascending
+  std::vector<std::uint64_t> hashes;  // of the key of each: a slot may have got another key since
 
   [[nodiscard]] bool contains(Slot slot) const noexcept {
     return slot / 64 < bits.size() && (bits[slot / 64] >> (slot % 64) & 1) != 0;
   }
+  // Does the slot still hold, as this stored key, the key that was allowed?
   [[nodiscard]] bool contains(Slot slot, std::uint64_t key) const noexcept;
 };
 

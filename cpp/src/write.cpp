@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
-#include <tuple>
 
 #include "store.hpp"
 #include "team.hpp"
@@ -21,51 +20,40 @@ struct Change {
   Task task;
 };
 
+[[noreturn]] void throw_duplicates(const KeySpan& keys, std::vector<std::uint64_t> repeated) {
+  const std::uint64_t at = repeated.front();
+  std::string key;
+  if (keys.type() == KeyType::kInt64) {
+    key = std::to_string(keys.int_at(at));
+  } else {
+    key.append("'").append(keys.string_at(at)).append("'");
+  }
+  throw Error(ErrorCode::kDuplicateKey,
+              "key " + key + " at row " + std::to_string(at) + " is in the batch already (" +
+                  std::to_string(repeated.size()) +
+                  " such rows); pass duplicates=\"first\" or \"last\"",
+              std::move(repeated));
+}
+
 // Positions to use, ascending; the others are dropped duplicates.
 std::vector<std::uint64_t> without_duplicates(const Store& store, const KeySpan& keys,
                                               Duplicates duplicates) {
-  struct Hashed {
-    std::uint64_t hash;
-    std::uint64_t position;
-  };
-  std::vector<Hashed> order(keys.size());
-  for (std::size_t i = 0; i < keys.size(); ++i) order[i] = {store.keys.hash(keys, i), i};
-  std::sort(order.begin(), order.end(), [](const Hashed& a, const Hashed& b) {
-    return std::tie(a.hash, a.position) < std::tie(b.hash, b.position);
-  });
-  const auto equal = [&](std::uint64_t a, std::uint64_t b) {
-    return keys.type() == KeyType::kInt64 ? keys.int_at(a) == keys.int_at(b)
-                                          : keys.string_at(a) == keys.string_at(b);
-  };
-  std::vector<std::uint8_t> dropped(keys.size(), 0);
+  std::vector<std::uint32_t> first(keys.size());
+  first_occurrence(keys, store.options.seed, first);
   std::vector<std::uint64_t> repeated;
-  for (std::size_t i = 1; i < order.size(); ++i) {
-    // Rows of one hash are few, and almost always of one key.
-    for (std::size_t j = i; j-- > 0 && order[j].hash == order[i].hash;) {
-      if (!equal(order[i].position, order[j].position)) continue;
-      repeated.push_back(order[i].position);
-      dropped[duplicates == Duplicates::kLast ? order[j].position : order[i].position] = 1;
-      break;
-    }
+  std::vector<std::uint32_t> last = first;  // of each key, at the position of its first row
+  for (std::uint32_t i = 0; i < first.size(); ++i) {
+    if (first[i] != i) repeated.push_back(i);
+    last[first[i]] = i;
   }
   if (duplicates == Duplicates::kError && !repeated.empty()) {
-    std::sort(repeated.begin(), repeated.end());
-    const std::uint64_t at = repeated.front();
-    std::string key;
-    if (keys.type() == KeyType::kInt64) {
-      key = std::to_string(keys.int_at(at));
-    } else {
-      key.append("'").append(keys.string_at(at)).append("'");
-    }
-    throw Error(ErrorCode::kDuplicateKey,
-                "key " + key + " at row " + std::to_string(at) + " is in the batch already (" +
-                    std::to_string(repeated.size()) + " such rows); pass duplicates=\"first\" or \"last\"",
-                std::move(repeated));
+    throw_duplicates(keys, std::move(repeated));
   }
   std::vector<std::uint64_t> positions;
-  positions.reserve(keys.size());
-  for (std::uint64_t i = 0; i < keys.size(); ++i) {
-    if (dropped[i] == 0) positions.push_back(i);
+  positions.reserve(keys.size() - repeated.size());
+  for (std::uint32_t i = 0; i < first.size(); ++i) {
+    const std::uint32_t used = duplicates == Duplicates::kLast ? last[first[i]] : first[i];
+    if (used == i) positions.push_back(i);
   }
   return positions;
 }

@@ -153,7 +153,7 @@ class Engine:
             columns=columns,
             snapshots=snapshots,
         )
-        head.next = state
+        head.link.next = state.link
         self._settle_free(effects.deleted, step)
         return state
 

@@ -17,8 +17,9 @@ import builtins
 import hashlib
 import os
 import threading
+import warnings
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -149,6 +150,9 @@ def open_directory(
     except BaseException:
         storage.close()
         raise
+    for problem in storage.warnings:
+        message = f"opened from an older checkpoint and the log; checkpoint() again: {problem}"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
     return Collection(storage.schema, engine, state, storage)
 
 
@@ -202,12 +206,12 @@ class Collection:
         on: str | None = None,
         policy: str | Policy = "merge",
         where: Any = None,
-        if_version: Any = None,
+        if_version: Mapping[Any, int] | None = None,
         op_id: Any = None,
         duplicates: str = "error",
         on_invalid: str = "abort",
         dry_run: bool = False,
-        returning: Any = None,
+        returning: str | Iterable[str] | None = None,
         progress: bool = False,
         batch_rows: int | None = None,
     ) -> UpsertResult:
@@ -227,7 +231,12 @@ class Collection:
             what is null is written. New rows are stored whole under each of them.
         duplicates : str
             Of rows that have the same key: ``"error"``, or take the ``"first"`` or ``"last"``.
-        where, if_version, op_id, on_invalid, dry_run, returning, progress, batch_rows
+        if_version : mapping of key to int
+            The version that a stored row must have; 0: there must be none. Else the row is a
+            conflict. Keys are those of ``on``; each must be in the batch.
+        returning : "old", "new" or both
+            Rows of the result to give: as stored before, and after.
+        where, op_id, on_invalid, dry_run, progress, batch_rows
             Not supported yet.
 
         Returns
@@ -242,16 +251,18 @@ class Collection:
         DuplicateKeyError
             Two rows have the same key.
         ConflictError
-            A unique key is held by another row, or a primary key would change; ``.result`` says
-            which. With ``Policy(atomic=False)`` just these rows are left out.
+            A unique key is held by another row, a primary key would change, or a row has not
+            the version expected; ``.result`` says which. With ``Policy(atomic=False)``
+            just these rows are left out.
         ReadOnlyError, ClosedError, ForkedError, NotSupportedError
         PoisonedError
             Whether the rows are stored is unknown; see the error. All others changed nothing.
         """
-        _refuse(where=where, if_version=if_version, op_id=op_id, returning=returning)
+        _refuse(where=where, op_id=op_id)
         _refuse(dry_run=dry_run or None, progress=progress or None, batch_rows=batch_rows)
         _refuse(on_invalid=None if on_invalid == "abort" else on_invalid)
-        return self._upsert(rows, on, rules_of(self._schema, policy), duplicates)
+        rules = rules_of(self._schema, policy)
+        return self._upsert(rows, on, rules, duplicates, if_version, _sides(returning))
 
     def insert(self, rows: Any, *, duplicates: str = "error") -> UpsertResult:
         """Store new rows; a row whose primary key is stored is a conflict.
@@ -340,7 +351,15 @@ class Collection:
             state = self._head
         self._publish(state)
 
-    def _upsert(self, rows: Any, on: str | None, rules: Rules, duplicates: str) -> UpsertResult:
+    def _upsert(
+        self,
+        rows: Any,
+        on: str | None,
+        rules: Rules,
+        duplicates: str,
+        if_version: Mapping[Any, int] | None = None,
+        returning: frozenset[str] = frozenset(),
+    ) -> UpsertResult:
         self._check_writable()
         check_duplicates(duplicates)
         table = self._table(on)
@@ -357,14 +376,26 @@ class Collection:
                 rules=rules,
                 on=table.name,
                 duplicates=duplicates,
+                if_version=if_version,
             )
-            state = head
+            state, after = head, resolution.rids
             if len(resolution.inserts) or len(resolution.updates):
                 effects = self._engine.upsert_effects(head, resolution, batch.rows)
                 state = self._commit(head, effects)
+                if len(resolution.inserts):
+                    after = after.copy()
+                    after[resolution.status <= Outcome.UPDATED] = effects.rids
         # Also where nothing was written: the answer may rest on a commit that is not yet synced.
         self._acknowledge(state)
-        return result_of(self._schema, batch, head, resolution, seq=state.seq)
+        result = result_of(self._schema, batch, head, resolution, seq=state.seq)
+        if "old" in returning:
+            result.old = self._rows_of(head, resolution.rids)
+        if "new" in returning:
+            result.new = self._rows_of(state, after)
+        return result
+
+    def _rows_of(self, state: State, rids: RowIds) -> Rows:
+        return read_rows(self._schema, state, self._engine.indexes, rids, self._schema.names)
 
     def _resolve_delete(
         self, head: State, rids: RowIds, where: Predicate | None
@@ -389,10 +420,15 @@ class Collection:
 
     def _commit(self, head: State, effects: Effects) -> State:
         """Log effects and apply them; the writer's lock is held. Not yet synced or published."""
-        seq = head.seq + 1 if self._storage is None else self._storage.write(effects)
+        seq = head.seq + 1
         try:
+            if self._storage is not None:
+                seq = self._storage.write(effects)
             state = self._engine.apply(head, effects, seq)
         except BaseException as error:
+            # Not by where it failed: an interrupt may come between writing and knowing of it.
+            if self._storage is not None and self._storage.last_seq == head.seq:
+                raise
             self._failure = error
             message = f"commit {seq} was logged and could not be applied: {error!r}"
             raise PoisonedError(message, unknown=seq, cause=error) from error
@@ -781,6 +817,13 @@ def _refuse(**arguments: Any) -> None:
     for name, value in arguments.items():
         if value is not None:
             raise NotSupportedError(f"upsert({name}=...) is not supported yet", argument=name)
+
+
+def _sides(returning: str | Iterable[str] | None) -> frozenset[str]:
+    sides = frozenset([returning] if isinstance(returning, str) else returning or ())
+    if not sides <= {"old", "new"}:
+        raise ValueError(f"returning={returning!r}; wanted 'old', 'new' or both")
+    return sides
 
 
 def _versions(state: State, rids: RowIds) -> RowIds:

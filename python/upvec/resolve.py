@@ -106,6 +106,7 @@ def resolve(
     rules: Rules,
     on: str,
     duplicates: str,
+    if_version: Mapping[Any, int] | None = None,
 ) -> Resolution:
     """Decide what a batch does to the newest state.
 
@@ -115,6 +116,8 @@ def resolve(
         The key to match on: a name in ``tables``.
     duplicates : str
         ``"error"``, ``"first"`` or ``"last"``.
+    if_version : mapping of key to int
+        The version that the matched row must have; 0: that there is none.
 
     Raises
     ------
@@ -124,6 +127,8 @@ def resolve(
         Rows of the batch match the same row, or are the same new row.
     ConflictError
         A row was rejected or is in conflict, and the policy is atomic.
+    ValueError
+        ``if_version`` names a key that is not in the batch.
     """
     table = tables[on]
     rids, keyed = _match(batch, table)
@@ -133,6 +138,8 @@ def resolve(
     work = _Work(schema, batch, state, tables, rules, table, rids, status, alive)
     if count > 1:
         _leave_out_duplicates(work, keyed, duplicates)
+    if if_version is not None:
+        _check_versions(work, keyed, if_version)
     _apply_mode(work)
     if table.name != schema.primary.name:
         _check_primary(work)
@@ -207,6 +214,25 @@ def _leave_out_duplicates(work: _Work, keyed: BoolArray | None, duplicates: str)
     lost = np.flatnonzero(chosen != np.arange(len(rows)))
     for row, winner in zip(rows[lost].tolist(), rows[chosen[lost]].tolist(), strict=True):
         work.leave_out([row], Outcome.SKIPPED, "duplicate", f"row {winner} has the same key")
+
+
+def _check_versions(work: _Work, keyed: BoolArray | None, if_version: Mapping[Any, int]) -> None:
+    """Make rows conflicts whose stored row has not the version that the caller expects."""
+    rows = np.arange(work.batch.rows) if keyed is None else np.flatnonzero(keyed)
+    columns = [work.batch.cells[name].values[rows] for name in work.on.fields] if len(rows) else []
+    keys = dict(zip(rows.tolist(), tuples_of(columns) if columns else [], strict=True))
+    strangers = if_version.keys() - set(keys.values())
+    if strangers:
+        raise ValueError(f"if_version names keys that are not in the batch: {sorted(strangers)!r}")
+    for row, key in keys.items():
+        wanted = if_version.get(key)
+        if wanted is None or not work.alive[row]:
+            continue
+        rids = work.rids[row : row + 1]
+        got = int(work.state.versions.gather(rids)[0][0]) if rids[0] >= 0 else 0
+        if got != wanted:
+            sentence = f"key {key!r} has version {got}, wanted {wanted} (0: not stored)"
+            work.leave_out([row], Outcome.CONFLICT, "version", sentence)
 
 
 def _apply_mode(work: _Work) -> None:

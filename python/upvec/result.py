@@ -146,6 +146,8 @@ class UpsertResult:
         The same as a sentence that names both sides; None for all others.
     seq : int
         The number of the commit; of the newest earlier one if nothing was written.
+    old, new : Rows or None
+        The stored rows before and after, if ``returning`` asked for them.
 
     Examples
     --------
@@ -153,7 +155,7 @@ class UpsertResult:
     UpsertResult(inserted=2, unchanged=1)
     """
 
-    __slots__ = ("_reasons", "changed", "key", "seq", "status", "version")
+    __slots__ = ("_reasons", "changed", "key", "new", "old", "seq", "status", "version")
 
     def __init__(
         self,
@@ -170,6 +172,8 @@ class UpsertResult:
         self.version = np.zeros(len(status), dtype=np.int64) if version is None else version
         self.changed = Changed.from_masks(len(status), {}) if changed is None else changed
         self.seq = seq
+        self.old: Rows | None = None
+        self.new: Rows | None = None
         self._reasons = reason or {}
 
     @classmethod

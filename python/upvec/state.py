@@ -1,14 +1,15 @@
 """One version of a collection, and how keys are looked up in it.
 
-A :class:`State` is immutable but for its chain: ``undo`` and ``next`` say what the commit after
-it changed in the key indexes, which exist only once and always hold the newest mapping. A reader
+A :class:`State` is immutable but for its :class:`Link`, which says what the commit after it
+changed in the key indexes, which exist only once and always hold the newest mapping. A reader
 that holds an older state checks what a lookup gives against the columns of its state; where that
 fails, it follows the chain forward to the first commit that changed the key, which noted the
-mapping from before. So readers are exact and take no lock, and states that nobody holds are
-freed, with all they pin, by reference counting.
+mapping from before. So readers are exact and take no lock. The chain runs through the links, not
+the states: a reader that holds an old state keeps the changed keys of later commits, but not
+their columns, and what nobody holds is freed by reference counting.
 
-The order of writing makes that work: the writer sets ``undo`` *before* it touches the index, and
-a reader looks at ``undo`` *after* it has looked into the index.
+The order of writing makes that work: the writer notes the keys *before* it touches the index, and
+a reader looks at the notes *after* it has looked into the index.
 """
 
 from __future__ import annotations
@@ -27,11 +28,29 @@ if TYPE_CHECKING:
     from ._core import Snapshot
     from .schema import Schema
 
-__all__ = ["KeyTable", "State", "empty_state", "key_tables"]
+__all__ = ["KeyTable", "Link", "State", "empty_state", "key_tables"]
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 RowIds: TypeAlias = npt.NDArray[np.int64]
+
+
+class Link:
+    """What the commit after a state changed in the key tables, and the link of the state it made.
+
+    Attributes
+    ----------
+    undo : dict of str to dict
+        By key table that was touched: key to the row id that it had before, for all keys that
+        lost or changed theirs.
+    next : Link or None
+    """
+
+    __slots__ = ("next", "undo")
+
+    def __init__(self) -> None:
+        self.undo: dict[str, dict[Any, int]] = {}
+        self.next: Link | None = None
 
 
 class State:
@@ -49,14 +68,11 @@ class State:
         By field.
     snapshots : dict of str to Snapshot
         By vector field.
-    undo : dict of str to dict
-        By key table that the next commit changed: key to the row id that it had here, for all
-        keys that lost or changed theirs.
-    next : State or None
-        The state that the next commit made.
+    link : Link
+        What later commits changed.
     """
 
-    __slots__ = ("columns", "count", "live", "next", "seq", "size", "snapshots", "undo", "versions")
+    __slots__ = ("columns", "count", "link", "live", "seq", "size", "snapshots", "versions")
 
     def __init__(
         self,
@@ -76,8 +92,7 @@ class State:
         self.versions = versions
         self.columns = columns
         self.snapshots = snapshots
-        self.undo: dict[str, dict[Any, int]] = {}
-        self.next: State | None = None
+        self.link = Link()
 
     def live_rids(self) -> RowIds:
         """Return the ids of all rows, in order; int64 (count,)."""
@@ -138,7 +153,7 @@ class KeyTable:
 
     def note(self, state: State, columns: Sequence[AnyArray], rids: RowIds) -> None:
         """Note in ``state`` the keys that the next commit takes away. Call it before ``change``."""
-        state.undo[self.name] = dict(zip(tuples_of(columns), rids.tolist(), strict=True))
+        state.link.undo[self.name] = dict(zip(tuples_of(columns), rids.tolist(), strict=True))
 
     def change(self, gone: Sequence[AnyArray], columns: Sequence[AnyArray], rids: RowIds) -> None:
         """Erase the keys ``gone``, then map ``columns`` to ``rids``."""
@@ -156,7 +171,7 @@ class KeyTable:
 
     def _changes_since(self, state: State) -> list[dict[Any, int]]:
         changes = []
-        at: State | None = state
+        at: Link | None = state.link
         while at is not None:
             if self.name in at.undo:
                 changes.append(at.undo[self.name])

@@ -152,6 +152,11 @@ class Storage:
             state = engine.apply(state, decode(payload), seq)
         return state
 
+    @property
+    def last_seq(self) -> int:
+        """The newest commit in the log, synced or not."""
+        return self._open_log().last_seq
+
     def write(self, effects: Effects) -> int:
         """Append one commit to the log, not yet synced; return its seq."""
         return self._open_log().append(encode(effects))

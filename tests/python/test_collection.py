@@ -284,3 +284,20 @@ def test_stats_count_rows_and_bytes(col: upvec.Collection) -> None:
     assert set(stats["column_bytes"]) == {"id", "age", "mail"}
     assert set(stats["indexes"]) == {"emb", "face"}
     assert "299 rows" in repr(col)
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path) -> None:
+    with upvec.open(tmp_path / "c", SCHEMA) as col:
+        for start in (0, 100, 200):
+            col.upsert(people(50, start))
+            if start:
+                col.checkpoint()
+        digest = col.digest()
+    newest = max((tmp_path / "c").glob("checkpoint-*")) / "field-1"
+    raw = bytearray(newest.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    newest.write_bytes(raw)
+    with pytest.warns(RuntimeWarning, match="opened from an older checkpoint"):
+        col = upvec.open(tmp_path / "c")
+    with col:
+        assert col.digest() == digest

@@ -124,6 +124,14 @@ class TestNothingChanges:
             col.upsert([{"id": "z", "email": "a@x"}], on="email")
         assert caught.value.result.reason.tolist() == ["primary"]
 
+    def test_conflict_error_of_an_unexpected_version(self, col: upvec.Collection) -> None:
+        rows = [{"id": "a", "age": 7}, {"id": "b"}, {"id": "c"}]
+        with pytest.raises(errors.ConflictError, match="key 'a' has version 1, wanted 0") as caught:
+            col.upsert(rows, if_version={"a": 0, "b": 1, "c": 5})
+        assert caught.value.result.reason.tolist() == ["version", None, "version"]
+        with pytest.raises(ValueError, match="not in the batch"):
+            col.upsert(rows, if_version={"zz": 0})
+
     def test_key_missing_error(self, col: upvec.Collection) -> None:
         with pytest.raises(errors.KeyMissingError, match="no row has the key 'zz'") as caught:
             col["zz"]
@@ -150,10 +158,8 @@ class TestNothingChanges:
         "argument",
         [
             {"where": "new.age > 1"},
-            {"if_version": {"a": 1}},
             {"op_id": ("w", 1)},
             {"dry_run": True},
-            {"returning": ("old",)},
             {"progress": True},
             {"batch_rows": 10},
             {"on_invalid": "skip"},
@@ -198,6 +204,7 @@ class TestNothingChanges:
             lambda: col.upsert([], policy="sometimes"),
             lambda: col.upsert([], policy=upvec.Policy(only=["nope"])),
             lambda: col.upsert([], duplicates="fold it"),
+            lambda: col.upsert([], returning="newest"),
             col.delete,
             lambda: col.search([1, 0], k=0),
             lambda: col.search([1, 0], k=None),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import upvec
-from upvec import Field, InvalidRowError, NotSupportedError, Policy, Schema, Vector
+from upvec import Field, InvalidRowError, NotSupportedError, Outcome, Policy, Schema, Vector
 
 SCHEMA = Schema(
     Field("id", "string", primary=True),
@@ -137,6 +137,28 @@ def test_a_cosine_vector_that_comes_again_is_unchanged() -> None:
     assert col.upsert({"id": np.arange(20), "v": vectors}).counts["unchanged"] == 20
     stored = col.get(np.arange(20))["v"]
     assert col.upsert({"id": np.arange(20), "v": stored}).counts["unchanged"] == 20
+
+
+def test_returning_gives_the_rows_before_and_after(col: upvec.Collection) -> None:
+    rows = [{"id": "b", "need": 1}, {"id": "a", "need": 2}, {"id": "c"}]
+    policy = Policy("upsert", atomic=False)
+    result = col.upsert(rows[:2], policy=policy, returning=("old", "new"))
+    assert [row and row["need"] for row in result.old] == [None, 1]
+    assert [row["need"] for row in result.new] == [1, 2]
+    assert result.new.version.tolist() == [2, 2]
+    again = col.upsert(rows[1:2], returning="new")
+    assert (again.old, again.new[0]["need"]) == (None, 2)
+    kept = col.upsert([{"id": "a", "need": 9}], policy="keep", returning=["old", "new"])
+    assert kept.old[0]["need"] == kept.new[0]["need"] == 2
+
+
+def test_if_version_writes_only_what_was_not_changed_since(col: upvec.Collection) -> None:
+    assert only(col.upsert({"id": "a", "need": 2}, if_version={"a": 1}))[0] == "updated"
+    rows = [{"id": "a", "need": 3}, {"id": "n", "need": 3}, {"id": "m", "need": 3}]
+    result = col.upsert(rows, if_version={"a": 1, "n": 0}, policy=Policy(atomic=False))
+    assert [Outcome(s).name for s in result.status] == ["CONFLICT", "INSERTED", "INSERTED"]
+    assert result.version.tolist() == [2, 3, 3]
+    assert col["a"]["need"] == 2
 
 
 def test_merge_rules_are_refused_by_name() -> None:

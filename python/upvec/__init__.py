@@ -6,7 +6,6 @@ with a schema, unique keys, policies and vectors, atomic and durable.
 
 from __future__ import annotations
 
-from importlib import metadata as _metadata
 from typing import TYPE_CHECKING, Any
 
 from .collection import Collection, open  # noqa: A004  (upvec.open, as the file system's)
@@ -35,6 +34,8 @@ from .schema import Field, Schema, Unique, Vector
 
 if TYPE_CHECKING:
     from .index import Index
+
+    __version__: str
 
 __all__ = [
     "ClosedError",
@@ -69,14 +70,16 @@ __all__ = [
     "open",
 ]
 
-try:
-    __version__ = _metadata.version("upvec")
-except _metadata.PackageNotFoundError:  # a checkout that was not installed
-    __version__ = "0.0.0"
-
 
 def __getattr__(name: str) -> Any:
-    # Only when it is asked for: a collection does not need it.
+    # What takes long to import and is rarely asked for.
+    if name == "__version__":
+        from importlib import metadata  # noqa: PLC0415
+
+        try:
+            return metadata.version("upvec")
+        except metadata.PackageNotFoundError:  # a checkout that was not installed
+            return "0.0.0"
     if name == "Index":
         from .index import Index  # noqa: PLC0415
 

@@ -15,7 +15,6 @@ class Snapshot:
     """
     Pins one version of an index.
     """
-
     def release(self) -> None: ...
     @property
     def seq(self) -> int: ...
@@ -24,14 +23,12 @@ class Filter:
     """
     A compiled set of allowed keys.
     """
-
     def __len__(self) -> int: ...
 
 class Index:
     """
     Keys and vectors in memory.
     """
-
     @staticmethod
     def load(path: str, *, mmap: bool = True) -> Index: ...
     def __init__(
@@ -146,7 +143,6 @@ class KeyIndex:
     >>> len(index)
     2
     """
-
     def __init__(
         self,
         types: collections.abc.Sequence,

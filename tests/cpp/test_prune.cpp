@@ -1,0 +1,112 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <random>
+#include <vector>
+
+#include "prune.hpp"
+#include "random.hpp"
+#include "rows.hpp"
+
+namespace {
+
+using upvec::Counters;
+using upvec::Metric;
+using upvec::Neighbor;
+using upvec::Slot;
+using upvec::Space;
+
+// Points on a plane; slot i is points[i]; the target is the origin.
+class Points {
+ public:
+  explicit Points(const std::vector<std::array<float, 2>>& points)
+      : space_(Metric::kL2, upvec::pad_dim(2)), rows_(2) {
+    rows_.reserve(points.size() + 1);
+    rows_.allocate();
+    for (const auto& point : points) {
+      const upvec::Row row = rows_.allocate();
+      rows_.vector(row)[0] = point[0];
+      rows_.vector(row)[1] = point[1];
+      candidates_.push_back({space_.distance(rows_.vector(1), rows_.vector(row)), row});
+    }
+    std::sort(candidates_.begin(), candidates_.end());
+  }
+
+  std::vector<Slot> prune(std::size_t limit, const std::vector<Slot>& protected_slots = {}) {
+    std::vector<Neighbor> kept;
+    Counters counters;
+    upvec::prune(
+        space_, candidates_, limit, [&](Slot slot) { return rows_.vector(slot); },
+        [&](Slot slot) {
+          return std::find(protected_slots.begin(), protected_slots.end(), slot) !=
+                 protected_slots.end();
+        },
+        kept, counters);
+    std::vector<Slot> slots;
+    for (const Neighbor& one : kept) {
+      slots.push_back(one.slot);
+    }
+    return slots;
+  }
+  [[nodiscard]] const std::vector<Neighbor>& candidates() const { return candidates_; }
+  [[nodiscard]] float distance(Slot a, Slot b) const {
+    return space_.distance(rows_.vector(a), rows_.vector(b));
+  }
+
+ private:
+  Space space_;
+  upvec::Rows rows_;
+  std::vector<Neighbor> candidates_;
+};
+
+TEST_CASE("a candidate behind a nearer one is left out, one in another direction is kept") {
+  Points points({{1, 0}, {2, 0}, {0, 3}});  // slots 2, 3, 4
+  CHECK(points.prune(10) == std::vector<Slot>{2, 4});
+}
+
+TEST_CASE("protected candidates are kept, whatever stands before them and however short the list") {
+  Points points({{1, 0}, {2, 0}, {3, 0}, {4, 0}, {0, 1}, {0, -1.5F}});
+  CHECK(points.prune(10, {4}) == std::vector<Slot>{2, 6, 7, 4});
+  CHECK(points.prune(2, {4, 5}) == std::vector<Slot>{4, 5});
+  CHECK(points.prune(3, {4, 5}) == std::vector<Slot>{2, 4, 5});
+}
+
+TEST_CASE("what is left out has a kept occluder, what is kept has none") {
+  upvec::testing::Random random(4);
+  std::normal_distribution<float> normal;
+  std::vector<std::array<float, 2>> places(60);
+  for (auto& place : places) {
+    place = {normal(random), normal(random)};
+  }
+  Points points(places);
+  const std::vector<Slot> kept = points.prune(1000);
+  const float alpha = upvec::prune_alpha(Metric::kL2);
+  for (const Neighbor& candidate : points.candidates()) {
+    bool occluded = false;
+    for (const Slot near : kept) {
+      if (near == candidate.slot) {
+        break;
+      }
+      occluded |= alpha * points.distance(candidate.slot, near) <= candidate.distance;
+    }
+    const bool is_kept = std::find(kept.begin(), kept.end(), candidate.slot) != kept.end();
+    CHECK(is_kept != occluded);
+  }
+}
+
+TEST_CASE("the limit is kept") {
+  std::vector<std::array<float, 2>> circle;
+  for (int i = 0; i < 5; ++i) {
+    circle.push_back({std::cos(static_cast<float>(i) * 1.2566F) * 2,
+                      std::sin(static_cast<float>(i) * 1.2566F) * 2});
+  }
+  Points points(circle);
+  CHECK(points.prune(10).size() == 5);
+  CHECK(points.prune(3).size() == 3);
+  CHECK(points.prune(0).empty());
+}
+
+}  // namespace

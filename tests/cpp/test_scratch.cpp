@@ -1,0 +1,79 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <set>
+#include <vector>
+
+#include "random.hpp"
+#include "scratch.hpp"
+
+namespace {
+
+using upvec::CandidatePool;
+using upvec::kNoSlot;
+using upvec::Neighbor;
+using upvec::Slot;
+using upvec::VisitedSet;
+
+TEST_CASE("a pool holds the nearest candidates in order, ties by slot") {
+  upvec::testing::Random random(3);
+  CandidatePool pool;
+  for (int round = 0; round < 200; ++round) {
+    const std::size_t capacity = 1 + random() % 20;
+    pool.begin(capacity);
+    std::vector<Neighbor> all;
+    for (Slot slot = 1; slot <= random() % 100; ++slot) {
+      const Neighbor candidate{static_cast<float>(random() % 8), slot};
+      all.push_back(candidate);
+      std::sort(all.begin(), all.end());
+      const auto place = std::find_if(all.begin(), all.end(),
+                                      [slot](const Neighbor& one) { return one.slot == slot; });
+      REQUIRE(pool.insert(candidate) == (static_cast<std::size_t>(place - all.begin()) < capacity));
+      if (random() % 3 == 0) {
+        pool.pop();
+      }
+    }
+    REQUIRE(pool.size() == std::min(capacity, all.size()));
+    for (std::size_t i = 0; i < pool.size(); ++i) {
+      REQUIRE(pool[i].slot == all[i].slot);
+      REQUIRE(pool[i].distance == all[i].distance);
+    }
+  }
+}
+
+TEST_CASE("a pool pops every candidate once, nearest first, also those that came after a pop") {
+  CandidatePool pool;
+  pool.begin(4);
+  pool.insert({5.0F, 5});
+  pool.insert({7.0F, 7});
+  CHECK(pool.pop() == 5);
+  pool.insert({3.0F, 3});
+  pool.insert({9.0F, 9});
+  CHECK(pool.pop() == 3);
+  CHECK(pool.pop() == 7);
+  pool.insert({8.0F, 8});  // drops 9
+  CHECK(pool.pop() == 8);
+  CHECK(pool.pop() == kNoSlot);
+}
+
+TEST_CASE("every search meets every slot anew, also after the marks have wrapped") {
+  VisitedSet visited;
+  for (int round = 0; round < 600; ++round) {
+    visited.begin(50 + static_cast<std::size_t>(round) / 10);
+    REQUIRE(visited.insert(7));
+    REQUIRE_FALSE(visited.insert(7));
+    REQUIRE(visited.insert(static_cast<Slot>(round % 40) + 8));
+  }
+}
+
+TEST_CASE("slots newer than the search count as met") {
+  VisitedSet visited;
+  visited.begin(100);
+  visited.begin(10);
+  CHECK(visited.insert(9));
+  CHECK_FALSE(visited.insert(10));
+  CHECK_FALSE(visited.insert(1000));
+}
+
+}  // namespace

@@ -91,7 +91,9 @@ void Store::reclaim() {
         if (graph.row_of[one.slot].load(std::memory_order_relaxed) == one.row) {
           graph.row_of[one.slot].store(kNoRow, std::memory_order_release);
           graph.planned_of[one.slot] = kNoRow;
-          graph.rows.release(one.row);
+          // Until just now a reader of any version could come here: only those that pin the next commit
+          // cannot hold the row.
+          retired.push_back({head + 1, 0, one.row, 0, Retired::What::kRow});
         }
         break;
       case Retired::What::kKey:

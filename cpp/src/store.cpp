@@ -32,6 +32,12 @@ Store::Store(const IndexOptions& index_options)
   graph.ensure_slots(2);
 }
 
+Store::~Store() {
+  for (const Retired& one : retired) {
+    if (one.what == Retired::What::kKey) keys.release(StoredKey{one.key});
+  }
+}
+
 // Malkov and Yashunin, HNSW, section 4.1: level = floor(-ln(u) / ln(M)). The uniform number comes from the
 // key, so that a level depends on neither the order nor the number of earlier inserts.
 unsigned Store::draw_level(std::uint64_t key_hash) const noexcept {

@@ -32,6 +32,9 @@ struct Retired {
 
 struct Store {
   explicit Store(const IndexOptions& index_options);
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
 
   IndexOptions options;
   Graph graph;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 #include <functional>
 #include <string_view>
@@ -21,6 +20,7 @@ constexpr std::uint32_t kVersion = 1;
 constexpr std::size_t kHeaderBytes = 96;
 constexpr std::size_t kSectionHeaderBytes = 16;
 constexpr std::size_t kSlotBytes = 8;
+constexpr std::uint64_t kMaxSeq = std::uint64_t{1} << 62;
 constexpr std::uint8_t kStoredFlags = kLive | kInFreeList;
 
 template <typename T>
@@ -259,6 +259,8 @@ Header read_header(Reader& reader, std::size_t file_bytes) {
   header.options.ef_construction = fields.take<std::uint32_t>();
   header.options.seed = fields.take<std::uint64_t>();
   header.seq = fields.take<std::uint64_t>();
+  // Far from the values that stand for no reader and for the end of counting.
+  reader.require(header.seq <= kMaxSeq, "impossible commit number");
   header.end = fields.take<Slot>();
   header.root = fields.take<Slot>();
   header.live = fields.take<std::uint64_t>();
@@ -374,14 +376,16 @@ class Loader {
     Reader in = section(3);
     Graph& graph = store_->graph;
     const std::size_t row_bytes = header_.options.dim * sizeof(float);
+    std::vector<float> stored(header_.options.dim);
     for (Slot slot = 1; slot < header_.end; ++slot) {
       if (!live(slot)) continue;
       const Row row = graph.rows.allocate();
       float* const vector = graph.rows.vector(row);
-      std::memcpy(vector, in.take(row_bytes).data(), row_bytes);
-      for (std::size_t i = 0; i < header_.options.dim; ++i) {
-        in.require(std::isfinite(vector[i]), "a vector that is not finite");
-      }
+      std::memcpy(stored.data(), in.take(row_bytes).data(), row_bytes);
+      // What upsert would refuse or change has distances that no other code is prepared for.
+      in.require(prepare_vector(header_.options, stored.data(), vector, graph.rows.padded_dim()) &&
+                     std::memcmp(vector, stored.data(), row_bytes) == 0,
+                 "a vector that cannot be stored");
       graph.rows.header(row) = {header_.seq, graph.info[slot].key, kNoRow, 0};
       graph.planned_of[slot] = row;
       graph.row_of[slot].store(row, std::memory_order_release);
@@ -394,7 +398,7 @@ class Loader {
     in.require(n <= table.cap(), "a list longer than its cap");
     const auto bytes = in.take(n * sizeof(Slot));
     slots.resize(n);
-    std::memcpy(slots.data(), bytes.data(), bytes.size());
+    if (n > 0) std::memcpy(slots.data(), bytes.data(), bytes.size());
     for (std::size_t i = 0; i < n; ++i) {
       const Slot other = slots[i];
       in.require(other != kNoSlot && other < header_.end && other != slot && live(other) &&

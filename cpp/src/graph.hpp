@@ -62,6 +62,12 @@ class Graph {
     const std::uint32_t list = upper_of[slot].load(std::memory_order_acquire);
     return list == 0 ? 0 : upper_top[list];
   }
+  // The slot's list on a level above 0; 0 if it has none there. Found by a single look at the slot, which
+  // may get another level from one moment to the next.
+  [[nodiscard]] std::uint32_t upper_list_of(Slot slot, unsigned level) const noexcept {
+    const std::uint32_t first = upper_of[slot].load(std::memory_order_acquire);
+    return first == 0 || upper_top[first] < level ? 0 : first + level - 1;
+  }
   [[nodiscard]] const LinkTable& table(unsigned level) const noexcept {
     return level == 0 ? base : upper;
   }

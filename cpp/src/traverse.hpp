@@ -58,10 +58,10 @@ inline Neighbor descend(const Graph& graph, const float* query, Slot start, unsi
   for (unsigned level = graph.level_of(start); level > bottom; --level) {
     for (bool improved = true; improved;) {
       improved = false;
-      if (graph.level_of(best.slot) < level) break;
+      const std::uint32_t list = graph.upper_list_of(best.slot, level);
+      if (list == 0) break;
       scratch.slots.resize(graph.upper.cap());
-      const std::size_t n =
-          graph.upper.read(graph.list_of(best.slot, level), scratch.slots.data());
+      const std::size_t n = graph.upper.read(list, scratch.slots.data());
       scratch.slots.resize(n);
       std::erase_if(scratch.slots, [&](Slot slot) { return slot >= end; });
       measure(graph, query, scratch);

@@ -412,10 +412,9 @@ class Index:
 
     def __contains__(self, key: object) -> bool:
         try:
-            column = self._key_column([key], "keys")
+            return bool(self._core.get(self._key_column([key], "keys"))[1][0])
         except (TypeError, ValueError, OverflowError):
             return False
-        return bool(self._core.get(column)[1][0])
 
     def __len__(self) -> int:
         return len(self._core)

@@ -91,7 +91,7 @@ TEST_CASE("nothing is freed that a pinned reader may still look at") {
       }
     });
   }
-  for (std::uint64_t seq = 1; seq < 100'000; ++seq) {
+  for (std::uint64_t seq = 1; seq < 10'000; ++seq) {
     while (seq >= kCells && epochs.oldest() <= seq - kCells) {
       std::this_thread::yield();
     }

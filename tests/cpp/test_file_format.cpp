@@ -227,7 +227,7 @@ TEST_CASE("a forged file with right checksums is refused or is an index like any
   for (const KeyType type : {KeyType::kInt64, KeyType::kString}) {
     for (const Metric metric : {Metric::kL2, Metric::kCosine}) {
       const Bytes real = bytes_of(small_index(type, metric));
-      for (int round = 0; round < 1500; ++round) {
+      for (int round = 0; round < 500; ++round) {
         CAPTURE(round);
         Bytes bytes = real;
         const unsigned changes = 1 + random() % 3;
@@ -261,7 +261,7 @@ TEST_CASE("a forged file with right checksums is refused or is an index like any
       }
     }
   }
-  CHECK(loaded > 100);  // else this test has looked at nothing
+  CHECK(loaded > 30);  // else this test has looked at nothing
 }
 
 // What sections hold is changed where it is known to matter.

@@ -49,7 +49,7 @@ TEST_CASE("growing moves no record and keeps what is in them") {
 }
 
 TEST_CASE("records of any size neither overlap nor leave their chunk") {
-  for (const std::size_t stride : {1U, 12U, 64U, 100U, 4096U, 262'144U, 3'000'000U}) {
+  for (const std::size_t stride : {1U, 12U, 64U, 100U, 4096U, 262'144U}) {
     CAPTURE(stride);
     BytePlane plane(stride);
     plane.ensure(1);

@@ -40,6 +40,9 @@ _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001  (naive on purpose: columns are
 # The core leaves a vector alone whose squared norm is this close to 1, and so do we: a stored
 # vector that is read and written back keeps its bytes.
 _UNIT_TOLERANCE = 1e-6
+# The core refuses squared lengths above 1e36, whose distances float32 could not hold. We stop a
+# little below, as it sums in another order: what it refuses must not be in the log.
+_MAX_SQUARED_LENGTH = 0.999e36
 
 
 @dataclass(frozen=True, eq=False)
@@ -557,17 +560,23 @@ def _matrix(vector: Vector, raw: Any, rows: npt.NDArray[np.int64]) -> AnyArray:
 def _finite(
     vector: Vector, values: AnyArray, rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32]:
-    """Copy to float32, and refuse NaN, infinity, and what float32 cannot hold."""
+    """Copy to float32; refuse NaN, infinity, what float32 cannot hold, and enormous lengths."""
     with np.errstate(over="ignore", invalid="ignore"):
         floats = np.array(values, dtype=np.float32, order="C")
-        # One pass over the bytes, and right unless the sum of squares itself overflows.
-        if np.isfinite(np.vdot(floats, floats)):
+        # One pass over the bytes, which only large numbers fail that may yet be right.
+        if np.vdot(floats, floats) < _MAX_SQUARED_LENGTH / 2:
             return floats
     bad = np.flatnonzero(~np.isfinite(floats).all(axis=1))
     if len(bad):
         row = values[bad[0]]
         got = row[~np.isfinite(floats[bad[0]])][0]
         raise _invalid(vector.name, rows[bad].tolist(), got, "finite float32 numbers")
+    if vector.metric != "cosine":  # else only the direction is kept
+        wide = floats.astype(np.float64)
+        long = np.flatnonzero(np.einsum("ij,ij->i", wide, wide) > _MAX_SQUARED_LENGTH)
+        if len(long):
+            got = values[long[0]].tolist()
+            raise _invalid(vector.name, rows[long].tolist(), got, "a length of at most 9.99e17")
     return floats
 
 

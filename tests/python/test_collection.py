@@ -301,3 +301,18 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path) -> N
         col = upvec.open(tmp_path / "c")
     with col:
         assert col.digest() == digest
+
+
+def test_a_vector_that_is_too_long_for_the_index_is_refused_before_the_log(tmp_path: Path) -> None:
+    schema = Schema(
+        Field("id", "int64", primary=True), Vector("v", 2), Vector("w", 2, metric="cosine")
+    )
+    with upvec.open(tmp_path / "c", schema) as col:
+        for size in (3e38, 1e18, 0.9996e18):
+            with pytest.raises(upvec.InvalidRowError, match="length of at most"):
+                col.upsert([{"id": 1, "v": [size, 0], "w": [1, 0]}])
+        with pytest.raises(upvec.InvalidRowError, match="length of at most"):
+            col.search([3e38, 0], field="v")
+        col.upsert([{"id": 1, "v": [0.999e18, 0], "w": [3e38, 3e38]}])
+    with upvec.open(tmp_path / "c") as col:
+        assert col.search([0.999e18, 0], field="v")["id"].tolist() == [1]

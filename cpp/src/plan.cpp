@@ -46,11 +46,20 @@ void collect_peers(const Graph& graph, std::span<const Item> items, std::size_t 
   }
 }
 
-// Of what a search finds, so many of the nearest are candidates for links. On 18,000 x 384 text
-// embeddings, all (about 450), 100 and 64 need 5,490, 3,830 and 3,050 distances a row, and at ef 64 give
-// recall@10 .9898, .9889 and .9877 for 1,219, 1,188 and 1,134 distances a query: down to 100 that is the
-// same curve.
-constexpr std::size_t kPruneCandidates = 96;
+// How many of the nearest are candidates for links, and how many links a new row may choose of them (of
+// the cap; the others come from rows that choose it). Measured with the headroom in commit.cpp on
+// 18,000 x 384 text embeddings, M = 16, alpha 1.1; distances a row to insert, and a query at recall@10 of
+// .95 and .99:
+//   candidates  own links  headroom   insert   .95    .99
+//   all (450)      1         .85       5,490   578   1,230
+//   96             1         .85       3,760   577   1,234
+//   96            3/4        .85       3,410   591   1,230
+//   64            3/4        .85       2,970   580   1,239
+//   64            3/4        .78       2,810   564   1,222
+//   48            3/4        .78       2,580   572   1,245
+//   96            1/2        .85       2,540   588   1,306
+constexpr std::size_t kPruneCandidates = 64;
+std::size_t own_links(std::size_t cap) { return cap * 3 / 4; }
 
 void choose_links(const Graph& graph, unsigned level, LevelPlan& plan, Scratch& scratch) {
   auto& candidates = scratch.candidates;
@@ -58,7 +67,8 @@ void choose_links(const Graph& graph, unsigned level, LevelPlan& plan, Scratch& 
   std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(n),
                     candidates.end());
   prune(
-      graph.space, std::span<const Neighbor>(candidates).first(n), graph.table(level).cap(),
+      graph.space, std::span<const Neighbor>(candidates).first(n),
+      own_links(graph.table(level).cap()),
       [&](Slot slot) { return graph.planned_vector(slot); }, [](Slot) { return false; },
       scratch.kept, scratch.counters);
   plan.links.assign(scratch.kept.begin(), scratch.kept.end());

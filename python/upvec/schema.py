@@ -299,7 +299,7 @@ class Vector:
             raise SchemaError(f"vector {name!r}: metric {metric!r} is none of {', '.join(METRICS)}")
         self.metric = metric
         self.nullable = bool(nullable)
-        self.M = _checked_integer(name, "M", M, 2, 512)
+        self.M = _checked_integer(name, "M", M, 4, 256)
         self.ef_construction = _checked_integer(name, "ef_construction", ef_construction, 1, 65_536)
         if source is not None:
             raise SchemaError(f"vector {name!r}: source= is not supported yet")

@@ -16,6 +16,7 @@ A checkpoint's files
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -82,9 +83,11 @@ class Storage:
         ------
         LockedError, CorruptionError, SchemaError
         """
-        exists = files.is_directory(root) and read_manifest(root, files) is not None
+        exists = files.exists(root) and read_manifest(root, files) is not None
         if not exists and schema is None:
             raise SchemaError(f"there is no collection at {root}; a schema would create one")
+        if not exists and schema is not None:
+            _check_storable(schema)
         lock = lock_collection(root, files, create=schema is not None)
         try:
             manifest = read_manifest(root, files)
@@ -278,6 +281,17 @@ def open_for_reading(
                 storage.close()
             raise
     raise CorruptionError(f"{root} changes too fast to be read", path=root)
+
+
+def _check_storable(schema: Schema) -> None:
+    """Refuse a schema whose description would not give it back, before anything is written."""
+    try:
+        text = json.dumps(schema.to_dict(), ensure_ascii=False, allow_nan=False)
+        same = Schema.from_dict(json.loads(text.encode())) == schema
+    except ValueError as error:
+        raise SchemaError(f"the schema cannot be stored: {error}") from None
+    if not same:
+        raise SchemaError(f"the schema cannot be stored: its description gives another one: {text}")
 
 
 def _stored_schema(manifest: Manifest, given: Schema | None, root: str) -> Schema:

@@ -316,3 +316,28 @@ def test_a_vector_that_is_too_long_for_the_index_is_refused_before_the_log(tmp_p
         col.upsert([{"id": 1, "v": [0.999e18, 0], "w": [3e38, 3e38]}])
     with upvec.open(tmp_path / "c") as col:
         assert col.search([0.999e18, 0], field="v")["id"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        Field("x", "float64", check=upvec.col("x") < float("inf")),
+        Field("x", "float64", default=float("nan")),
+        Field("x", "string", check="[\ud800]"),
+        Field("x", "timestamp", check=upvec.col("x") > np.datetime64("20200-01-01", "us")),
+    ],
+)
+def test_a_schema_that_could_not_be_read_again_creates_nothing(
+    field: Field, tmp_path: Path
+) -> None:
+    schema = Schema(Field("id", "int64", primary=True), field)
+    with pytest.raises(upvec.SchemaError, match="cannot be stored"):
+        upvec.open(tmp_path / "c", schema)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_link_to_a_collection_opens_it_without_a_schema(tmp_path: Path) -> None:
+    upvec.open(tmp_path / "c", SCHEMA).close()
+    (tmp_path / "link").symlink_to(tmp_path / "c")
+    with upvec.open(tmp_path / "link") as col:
+        assert col.schema == SCHEMA

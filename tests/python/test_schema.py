@@ -53,7 +53,7 @@ def test_reserved_and_invalid_names_are_refused(name: object) -> None:
         (lambda: Vector("v", 2.0), "dim is an integer"),
         (lambda: Vector("v", True), "dim is an integer"),
         (lambda: Vector("v", 2, metric="dot"), "none of l2"),
-        (lambda: Vector("v", 2, M=1), "M is 2 to"),
+        (lambda: Vector("v", 2, M=3), "M is 4 to 256"),
         (lambda: Vector("v", 2, source="x"), "source= is not supported yet"),
         (lambda: Vector("v", 2, merge="mean"), "not supported yet"),
         (Unique, "names of fields"),

@@ -195,6 +195,9 @@ class _Compare(Expression):
         if isinstance(self.right, Expression):
             raise ExpressionError("a field is compared with a value or a field, not a condition")
         literal = _literal(self.right, kind, self.left.name)
+        if kind in {"string", "bytes"}:
+            # By itself numpy would make an array of fixed width of it, and lose zeros at the end.
+            literal = np.array(literal, dtype=object)
         name = self.left.name
 
         def evaluate(source: Source) -> Truth:
@@ -656,10 +659,16 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
+_LARGEST = int(np.finfo(np.float64).max)
+
+
 def _literal(value: Any, kind: str, field: str) -> Any:
     """Return a value in the form in which a column of ``kind`` holds it."""
     if kind in _NUMERIC and _is_number(value):
-        return value if isinstance(value, (int, float)) else value.item()
+        number = value if isinstance(value, (int, float)) else value.item()
+        if kind == "float64" and isinstance(number, int) and abs(number) > _LARGEST:
+            raise ExpressionError(f"field {field!r} is {kind}; got a larger integer", field=field)
+        return number
     if kind == "string" and isinstance(value, str):
         return str(value)
     if kind == "bytes" and isinstance(value, (bytes, bytearray)):

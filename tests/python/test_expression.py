@@ -181,3 +181,24 @@ def test_a_thousand_terms_are_no_deep_nesting() -> None:
         deep = ~deep
     with pytest.raises(ExpressionError, match="nested too deeply"):
         bind(deep, TYPES)
+
+
+@pytest.mark.parametrize(("name", "end"), [("city", "\0"), ("raw", b"\0")])
+def test_a_zero_at_the_end_of_a_text_counts(name: str, end: Any) -> None:
+    short = end[:0] + (b"a" if isinstance(end, bytes) else "a")
+
+    class Texts:
+        def column(self, _: str) -> Any:
+            return objects(short, short + end), None
+
+    for condition, expected in [
+        (col(name) == short + end, [False, True]),
+        (col(name) == short, [True, False]),
+        (col(name) < short + end, [True, False]),
+    ]:
+        assert bind(condition, TYPES).matches(Texts()).tolist() == expected
+
+
+def test_an_integer_beyond_float64_is_refused_before_any_work() -> None:
+    with pytest.raises(ExpressionError, match="larger integer"):
+        bind(col("score") < 10**400, TYPES)

@@ -279,8 +279,10 @@ def field_column(field: Field, raw: Any) -> tuple[AnyArray, BoolArray | None]:
 def _convert(kind: str, raw: Any) -> Column:
     """Return the values and nulls of a column; no null mask if there is no null."""
     masked = np.ma.getmaskarray(raw) if isinstance(raw, np.ma.MaskedArray) else None
-    if masked is not None and masked.any():
-        raw = [None if hidden else v for v, hidden in zip(raw.data, masked, strict=True)]
+    if masked is not None:
+        raw = raw.data
+        if masked.any():
+            raw = [None if hidden else v for v, hidden in zip(raw, masked, strict=True)]
     if isinstance(raw, np.ndarray):
         if raw.ndim != 1 and not kind.startswith("list<"):
             raise _Wrong(range(len(raw)), f"an array of shape {raw.shape}", kind)
@@ -329,9 +331,11 @@ def _from_array(kind: str, raw: AnyArray) -> Column:
         values = raw.astype("datetime64[us]")
         missing = np.isnat(values)
         lost = missing != np.isnat(raw)
+        if np.promote_types(raw.dtype, values.dtype) == values.dtype:  # of a coarser unit
+            lost |= ~missing & (values.astype(raw.dtype) != raw)  # overflow wraps around
         if lost.any():
             at = np.flatnonzero(lost)
-            raise _Wrong(at.tolist(), raw[at[0]], "timestamp (datetime64[us])")
+            raise _Wrong(at.tolist(), raw[at[0]], "timestamp (64 bits of microseconds)")
         return values, (missing if missing.any() else None)
     if kind == "int64" and raw.dtype.kind == "u" and raw.dtype.itemsize == 8:
         at = np.flatnonzero(raw > np.uint64(_INT64_MAX))
@@ -371,7 +375,9 @@ def _floats(raw: list[Any], types: set[type]) -> AnyArray:
     try:
         return np.array(raw, dtype=np.float64)
     except OverflowError:
-        at = [p for p, v in enumerate(raw) if isinstance(v, int) and abs(v) >= 2**1024]
+        # Rounding makes infinity of some numbers below 2**1024 already.
+        limit = int(np.finfo(np.float64).max)
+        at = [p for p, v in enumerate(raw) if isinstance(v, int) and abs(v) > limit]
         raise _Wrong(at, raw[at[0]], "float64") from None
 
 
@@ -410,16 +416,31 @@ def _byte_strings(raw: list[Any], types: set[type]) -> AnyArray:
 def _timestamps(raw: list[Any], types: set[type]) -> AnyArray:
     _require(raw, types, lambda t: issubclass(t, (dt.date, np.datetime64)), "timestamp")
     if any(issubclass(t, dt.datetime) for t in types):
-        raw = [
-            value.astimezone(dt.timezone.utc).replace(tzinfo=None)
-            if isinstance(value, dt.datetime) and value.tzinfo is not None
-            else value
-            for value in raw
-        ]
+        raw = [_without_zone(value, at) for at, value in enumerate(raw)]
+    if any(issubclass(t, np.datetime64) for t in types):
+        raw = [_within_range(value, at) for at, value in enumerate(raw)]
     if len(types) > 1:
         # numpy takes the type of a mixed list from its values, and refuses some mixtures.
         raw = [np.datetime64(value, "us") for value in raw]
     return np.array(raw, dtype="datetime64[us]")
+
+
+def _without_zone(value: Any, at: int) -> Any:
+    if not isinstance(value, dt.datetime) or value.tzinfo is None:
+        return value
+    try:
+        return value.astimezone(dt.timezone.utc).replace(tzinfo=None)
+    except OverflowError:
+        raise _Wrong([at], value, "timestamp (in the years 1 to 9999 of UTC)") from None
+
+
+def _within_range(value: Any, at: int) -> Any:
+    if isinstance(value, np.datetime64):
+        try:
+            return _from_array("timestamp", value.reshape(1))[0][0]
+        except _Wrong as wrong:
+            raise _Wrong([at], value, wrong.wanted) from None
+    return value
 
 
 _encode_json = json.JSONEncoder(
@@ -513,6 +534,8 @@ def vector_column(vector: Vector, raw: Any) -> tuple[npt.NDArray[np.float32], Bo
         With the offending positions.
     """
     null: BoolArray | None = None
+    if isinstance(raw, np.ma.MaskedArray):
+        raw = _unmasked(vector, raw)
     if _is_pandas(raw):
         missing = raw.isna().to_numpy()
         raw = [None if gap else value for value, gap in zip(raw.tolist(), missing, strict=True)]
@@ -535,6 +558,18 @@ def vector_column(vector: Vector, raw: Any) -> tuple[npt.NDArray[np.float32], Bo
     spread = np.zeros((len(null), vector.dim), dtype=np.float32)
     spread[~null] = values
     return spread, null
+
+
+def _unmasked(vector: Vector, raw: Any) -> Any:
+    """Return vectors without a mask: one that is masked as a whole is null."""
+    masked = np.ma.getmaskarray(raw).reshape(len(raw), -1)
+    if not masked.any():
+        return raw.data
+    partly = np.flatnonzero(masked.any(axis=1) & ~masked.all(axis=1))
+    if len(partly):
+        want = f"{vector.dim} numbers, or all of them masked"
+        raise _invalid(vector.name, partly.tolist(), raw[partly[0]], want)
+    return [None if hidden else v for v, hidden in zip(raw.data, masked[:, 0], strict=True)]
 
 
 def _matrix(vector: Vector, raw: Any, rows: npt.NDArray[np.int64]) -> AnyArray:
@@ -599,7 +634,10 @@ def _unit_length(
 
 
 def _invalid(field: str, rows: Sequence[int], got: Any, want: Any) -> InvalidRowError:
-    shown = repr(got)
+    try:
+        shown = repr(got)
+    except ValueError:  # Python writes no integers of more than 4,300 digits
+        shown = "a number too long to show"
     if len(shown) > 80:
         shown = shown[:77] + "..."
     if got is not None:

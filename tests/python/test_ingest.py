@@ -236,3 +236,35 @@ def test_cosine_vectors_get_unit_length_once_and_the_same_bytes_in_any_batch(dim
     assert together.tobytes() == alone.tobytes()
     assert np.allclose(np.linalg.norm(together.astype(np.float64), axis=1), 1, atol=3e-7)
     assert vector_column(vector, together)[0].tobytes() == together.tobytes()
+
+
+LATE = dt.datetime.max.replace(tzinfo=dt.timezone(-dt.timedelta(hours=1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("f", [0.0, 2**1024 - 1]),
+        ("f", [0.0, 10**5000]),
+        ("n", [0, 10**5000]),
+        ("j", [0, 10**5000]),
+        ("t", [dt.datetime(2020, 1, 1, tzinfo=UTC), LATE]),
+        ("t", np.array([0, 2**62], "M8[s]")),
+        ("t", [np.datetime64(0, "s"), np.datetime64(2**62, "s")]),
+    ],
+)
+def test_what_overflows_is_refused_with_its_row(name: str, values: Any) -> None:
+    with pytest.raises(InvalidRowError) as caught:
+        ingest(SCHEMA, {"id": ["a", "b"], name: values})
+    assert (caught.value.rows, caught.value.field) == ((1,), name)
+
+
+def test_masked_values_are_null_and_a_vector_is_masked_as_a_whole() -> None:
+    mask = [[True, True], [False, False]]
+    vectors = np.ma.array([[1.0, 2.0], [3.0, 4.0]], mask=mask)
+    batch = ingest(SCHEMA, {"id": ["a", "b"], "v": vectors, "n": np.ma.array([5, 6])})
+    assert cells(batch, "v") == [None, [3.0, 4.0]]
+    assert type(batch.cells["n"].values) is np.ndarray
+    vectors.mask = [[True, False], [False, False]]
+    with pytest.raises(InvalidRowError, match="all of them masked"):
+        ingest(SCHEMA, {"id": ["a", "b"], "v": vectors})

@@ -146,7 +146,6 @@ def lock_collection(root: str, files: Files, *, create: bool = False) -> int:
     if create and not files.exists(root):
         with suppress(FileExistsError):  # somebody else is about to create it: see who locks it
             files.make_directory(root)
-        files.sync_directory(os.path.dirname(root) or ".")
     if not files.exists(os.path.join(root, _MANIFEST)):
         _refuse_foreign(root, files)
     try:
@@ -190,6 +189,8 @@ def create_collection(
     if files.exists(os.path.join(root, _MANIFEST)):
         raise _corrupt(root, "is a collection already")
     _refuse_foreign(root, files)
+    # Also if the directory was there: whoever made it may have died before this, or be the user.
+    files.sync_directory(os.path.dirname(root) or ".")
     Log.create(os.path.join(root, _LOG), files, collection_id).close()
     manifest = Manifest(collection_id, extra)
     write_manifest(root, files, manifest)

@@ -124,6 +124,19 @@ def test_empty_directory_may_become_a_collection(tmp_path: Path) -> None:
     assert found_seq(tmp_path) == 0
 
 
+def test_directory_that_was_there_already_is_durable_once_it_is_a_collection(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "a" / "c"
+    root.parent.mkdir()
+    files = FaultyFiles()
+    files.make_directory(str(root))  # by somebody who died before syncing its parent
+    files.close(lock_collection(str(root), files, create=True))
+    create_collection(str(root), files, ID, EXTRA)
+    files.crash_image(str(root.parent), str(tmp_path / "after"))
+    assert found_seq(tmp_path / "after" / "c") == 0
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "log", "checkpoint-00000000000000000007"])
 def test_foreign_directory_is_refused_and_not_touched(tmp_path: Path, name: str) -> None:
     if name == "log":

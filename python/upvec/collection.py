@@ -116,7 +116,9 @@ def open(  # noqa: A001  (upvec.open, as the file system's)
     """
     if durability not in _DURABILITIES:
         raise ValueError(f"durability={durability!r}; wanted one of {', '.join(_DURABILITIES)}")
-    root = os.fspath(path)
+    root = os.fsdecode(path)
+    if schema is not None and not isinstance(schema, Schema):
+        raise SchemaError(f"schema: got {type(schema).__name__}, wanted a Schema")
     if root == _MEMORY:
         if schema is None:
             raise SchemaError("a collection in memory needs a schema")
@@ -124,6 +126,8 @@ def open(  # noqa: A001  (upvec.open, as the file system's)
             raise ValueError("a collection in memory cannot be read_only: it would stay empty")
         engine = Engine(schema, seed=int.from_bytes(os.urandom(8), "little") >> 1)
         return Collection(schema, engine, engine.start(), None)
+    # The process may change its directory, and "c/" has to have the parent of "c".
+    root = os.path.abspath(root)
     return open_directory(root, schema, Files(), read_only=read_only, durability=durability)
 
 

@@ -209,11 +209,11 @@ class Storage:
 
     def close(self) -> None:
         """Close the log, which syncs it, and release the lock. Again: no effect."""
-        log, self._log = self._log, None
         lock, self._lock = self._lock, -1
         try:
-            if log is not None:
-                log.close()
+            # It stays at hand: a thread that has appended may yet ask whether that was synced.
+            if self._log is not None:
+                self._log.close()
         finally:
             if lock >= 0:
                 self._files.close(lock)

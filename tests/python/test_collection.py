@@ -341,3 +341,37 @@ def test_a_link_to_a_collection_opens_it_without_a_schema(tmp_path: Path) -> Non
     (tmp_path / "link").symlink_to(tmp_path / "c")
     with upvec.open(tmp_path / "link") as col:
         assert col.schema == SCHEMA
+
+
+def test_a_commit_that_meets_close_is_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    col = upvec.open(tmp_path / "c", SCHEMA)
+    acknowledge = col._acknowledge
+
+    def close_first(state: object) -> None:
+        col.close()
+        acknowledge(state)
+
+    monkeypatch.setattr(col, "_acknowledge", close_first)
+    assert col.upsert([{"id": "a"}]).counts["inserted"] == 1
+    with upvec.open(tmp_path / "c") as again:
+        assert len(again) == 1
+
+
+def test_a_relative_path_holds_when_the_process_changes_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with upvec.open(b"c/", SCHEMA) as col:
+        col.upsert([{"id": "a"}])
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        col.checkpoint()
+        assert col.path == str(tmp_path / "c")
+
+
+def test_a_schema_of_another_type_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(upvec.SchemaError, match="got dict, wanted a Schema"):
+        upvec.open(tmp_path / "c", {"id": "int64"})
+    assert not (tmp_path / "c").exists()

@@ -12,7 +12,7 @@ install(TARGETS upvec EXPORT upvec ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY cpp/include/ DESTINATION include)
 install(EXPORT upvec NAMESPACE upvec:: DESTINATION ${UPVEC_CMAKE_DIR} FILE upvec-targets.cmake)
 
-configure_package_config_file(cmake/upvec-config.cmake.in
+configure_package_config_file(cpp/cmake/upvec-config.cmake.in
                               ${PROJECT_BINARY_DIR}/upvec-config.cmake
                               INSTALL_DESTINATION ${UPVEC_CMAKE_DIR})
 # While the version is 0.x, a minor release may break; so only the same minor will do.

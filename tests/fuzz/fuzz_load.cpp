@@ -3,6 +3,7 @@
 // Random bytes rarely get past the first checksum, so an input is a list of changes (position,
 // byte) to the file of a real index, whose checksums are then put right again.
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +12,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "checksum.hpp"
@@ -31,22 +33,38 @@ Number number_at(const Bytes& bytes, std::size_t position) {
   return number;
 }
 
+void add_key(upvec::Keys& keys, std::int64_t key) {
+  if (keys.type == upvec::KeyType::kInt64) {
+    keys.add(key);
+  } else {
+    keys.add(std::string_view(std::to_string(key)));
+  }
+}
+
 // Small enough that a random position often means something; some slots are free.
-Bytes file_of_real_index() {
+Bytes file_of_real_index(upvec::KeyType key_type, upvec::Metric metric) {
   upvec::IndexOptions options;
   options.dim = kDim;
   options.m = 4;
+  options.key_type = key_type;
+  options.metric = metric;
   upvec::Index index(options);
-  std::vector<std::int64_t> keys;
+  upvec::Keys keys;
+  keys.type = key_type;
   std::vector<float> vectors;
   for (std::int64_t key = 0; key < 40; ++key) {
-    keys.push_back(key);
+    add_key(keys, key);
     for (std::int64_t j = 0; j < static_cast<std::int64_t>(kDim); ++j) {
-      vectors.push_back(static_cast<float>((key * 7 + j * 13) % 17));
+      vectors.push_back(static_cast<float>((key * 7 + j * 13) % 17 + 1));
     }
   }
-  index.upsert(upvec::KeySpan::ints(keys), {vectors.data(), keys.size(), kDim});
-  index.remove(upvec::KeySpan::ints(std::span(keys).first(4)));
+  index.upsert(keys.span(), {vectors.data(), keys.size(), kDim});
+  upvec::Keys gone;
+  gone.type = key_type;
+  for (const std::int64_t key : {3, 4, 5, 6}) {
+    add_key(gone, key);
+  }
+  index.remove(gone.span());
 
   const std::string path = std::filesystem::temp_directory_path() / "upvec-fuzz-load.XXXXXX";
   std::string folder = path;
@@ -96,21 +114,37 @@ void use(upvec::Index& index) {
   const auto all = index.exact_search(one, index.size() + 1).counts.at(0);
   require(static_cast<std::size_t>(all) == index.size(), "every row can be found");
   require(index.search(one, 5).counts.at(0) <= all, "no more hits than rows");
-  if (index.options().key_type == upvec::KeyType::kInt64) {
-    const std::vector<std::int64_t> key = {7};
-    upvec::UpsertOptions options;
-    options.threads = 1;
-    index.upsert(upvec::KeySpan::ints(key), one, options);
-    index.remove(upvec::KeySpan::ints(key), options);
-    require(index.check().ok(), "writing to what is loaded keeps the invariants");
-  }
+  require(
+      static_cast<std::size_t>(index.search(one, index.size() + 1).counts.at(0)) == index.size(),
+      "every row can be reached");
+  upvec::Keys keys;
+  keys.type = index.options().key_type;
+  add_key(keys, 7);
+  upvec::UpsertOptions options;
+  options.threads = 1;
+  index.upsert(keys.span(), one, options);
+  require(index.check().ok(), "an upsert into what is loaded keeps the invariants");
+  const upvec::Keys all_keys = index.keys();
+  index.remove(all_keys.span(), options);
+  require(index.size() == 0 && index.check().ok(), "what is loaded can be emptied");
+  index.upsert(keys.span(), one, options);
+  require(index.check().ok(), "and filled again");
 }
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* changes, std::size_t size) {
-  static const Bytes real = file_of_real_index();
-  Bytes bytes = real;
+  static const std::array<Bytes, 4> real = {
+      file_of_real_index(upvec::KeyType::kInt64, upvec::Metric::kL2),
+      file_of_real_index(upvec::KeyType::kInt64, upvec::Metric::kCosine),
+      file_of_real_index(upvec::KeyType::kString, upvec::Metric::kL2),
+      file_of_real_index(upvec::KeyType::kString, upvec::Metric::kInnerProduct)};
+  if (size == 0) {
+    return 0;
+  }
+  Bytes bytes = real[changes[0] % real.size()];
+  ++changes;
+  --size;
   for (; size >= 3; size -= 3, changes += 3) {
     bytes[(changes[0] | std::size_t{changes[1]} << 8) % bytes.size()] = changes[2];
   }

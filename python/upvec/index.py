@@ -241,7 +241,8 @@ class Index:
             0 means one per processor. The resulting graph does not depend on it.
         progress : bool
             Show a bar (needs ``tqdm``). The batch is then committed in parts of 4,096
-            rows, each atomic.
+            rows, each atomic; but as a whole, without a bar, if a key occurs twice or a
+            row may be refused.
 
         Returns
         -------
@@ -262,7 +263,7 @@ class Index:
         _require_choice("mode", mode, ("upsert", "insert_only", "update_only"))
         _require_choice("duplicates", duplicates, ("error", "first", "last"))
         threads = _require_int("threads", threads, 0, 4096)
-        if not progress:
+        if not progress or not _may_be_cut(key_column, matrix, cosine=self.metric == "cosine"):
             status = self._core.upsert(
                 key_column, matrix, mode=mode, duplicates=duplicates, threads=threads
             )
@@ -487,6 +488,7 @@ class Index:
         """Keys as the core takes them: an int64 array, or an array or list of str."""
         if isinstance(keys, (str, bytes)) or np.isscalar(keys):
             raise TypeError(f"{what} must be an array (n,); got a single {type(keys).__name__}")
+        _refuse_masked(keys, what)
         if isinstance(keys, np.ndarray):
             column = keys
         elif hasattr(keys, "__array__"):
@@ -520,13 +522,30 @@ def _require_int(name: str, got: Any, low: int, high: int) -> int:
     return int(got)
 
 
+def _may_be_cut(keys: Any, vectors: FloatArray, *, cosine: bool) -> bool:
+    """Whether no part of a batch can be refused, or meet a key of another part."""
+    listed = keys.tolist() if isinstance(keys, np.ndarray) else keys
+    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    # Well within what the core accepts: 1e-30 (cosine) to 1e36.
+    low = 1e-29 if cosine else -1.0
+    sound = bool(((squares > low) & (squares < 1e35)).all())
+    plain = set(map(type, listed)) in ({int}, {str})
+    return sound and plain and len(set(listed)) == len(listed)
+
+
 def _float_array(values: Any, what: str) -> FloatArray:
+    _refuse_masked(values, what)
     array = np.asarray(values)
     if array.dtype.kind not in "fiu":
         # A list that mixes numbers with something else arrives here as objects or strings.
         raise TypeError(f"{what} have dtype {array.dtype}; want float32, float16 or float64")
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity: refused below
         return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _refuse_masked(values: Any, what: str) -> None:
+    if isinstance(values, np.ma.MaskedArray) and (masked := np.ma.count_masked(values)):
+        raise ValueError(f"{what} have {masked} masked elements; want none")
 
 
 def _float_matrix(values: Any, what: str, rows: int) -> FloatArray:

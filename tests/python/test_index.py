@@ -236,7 +236,6 @@ def test_progress_gives_the_same_result() -> None:
     assert len(bar) == len(ix)
 
 
-@pytest.mark.xfail(reason="parts of a batch do not know of each other")
 def test_progress_finds_duplicates_however_far_apart_they_are() -> None:
     pytest.importorskip("tqdm")
     keys, vectors = np.arange(9000), normal(9000, 2)
@@ -250,7 +249,6 @@ def test_progress_finds_duplicates_however_far_apart_they_are() -> None:
     np.testing.assert_array_equal(ix.get([3])[0][0], vectors[3])
 
 
-@pytest.mark.xfail(reason="parts of a batch do not know of each other")
 def test_progress_checks_every_row_before_the_first_is_written() -> None:
     pytest.importorskip("tqdm")
     vectors = normal(9000, 2)
@@ -260,6 +258,16 @@ def test_progress_checks_every_row_before_the_first_is_written() -> None:
         bar.upsert(np.arange(9000), vectors, progress=True)
     assert len(bar) == 0
     assert bar.check().ok
+
+
+@pytest.mark.parametrize("part", ["keys", "vectors"])
+def test_masked_elements_are_refused(part: str) -> None:
+    batch = {"keys": np.ma.array([1, 2]), "vectors": np.ma.array(normal(2, 2))}
+    ix = upvec.Index(2)
+    ix.upsert(**batch)
+    batch[part][1] = np.ma.masked
+    with pytest.raises(ValueError, match=f"{part} have . masked elements"):
+        ix.upsert(**batch)
 
 
 # Errors ---------------------------------------------------------------------------------

@@ -268,3 +268,11 @@ def test_masked_values_are_null_and_a_vector_is_masked_as_a_whole() -> None:
     vectors.mask = [[True, False], [False, False]]
     with pytest.raises(InvalidRowError, match="all of them masked"):
         ingest(SCHEMA, {"id": ["a", "b"], "v": vectors})
+
+
+def test_nat_of_pandas_is_null_beside_other_moments() -> None:
+    moment = dt.datetime(2020, 1, 1, tzinfo=UTC)
+    values = [pd.NaT, moment, np.datetime64("NaT"), dt.date(2020, 1, 1), pd.Timestamp(moment)]
+    batch = ingest(SCHEMA, {"id": list("abcde"), "t": values})
+    naive = moment.replace(tzinfo=None)
+    assert cells(batch, "t") == [None, naive, None, naive, naive]

@@ -223,7 +223,8 @@ def _check_versions(work: _Work, keyed: BoolArray | None, if_version: Mapping[An
     keys = dict(zip(rows.tolist(), tuples_of(columns) if columns else [], strict=True))
     strangers = if_version.keys() - set(keys.values())
     if strangers:
-        raise ValueError(f"if_version names keys that are not in the batch: {sorted(strangers)!r}")
+        named = sorted(strangers, key=repr)
+        raise ValueError(f"if_version names keys that are not in the batch: {named!r}")
     for row, key in keys.items():
         wanted = if_version.get(key)
         if wanted is None or not work.alive[row]:

@@ -135,7 +135,8 @@ class UpsertResult:
         (a row that would have been new, and was rejected before it had a key).
         Index-level results have none.
     version : ndarray, int64 (n,)
-        The version of the stored row after the call; 0 where there is none.
+        The version of the stored row after the call, or, of a deleted one, before it; 0 where
+        there is none.
     changed : Changed
         Per row, the names of the fields that changed.
     reason : ndarray of object (n,)

@@ -375,3 +375,8 @@ def test_a_schema_of_another_type_is_refused_before_anything_is_made(tmp_path: P
     with pytest.raises(upvec.SchemaError, match="got dict, wanted a Schema"):
         upvec.open(tmp_path / "c", {"id": "int64"})
     assert not (tmp_path / "c").exists()
+
+
+def test_if_version_names_strangers_of_any_type(col: upvec.Collection) -> None:
+    with pytest.raises(ValueError, match=r"not in the batch: .*'q'"):
+        col.upsert([{"id": "p1", "age": 1}], if_version={"q": 1, 5: 1})

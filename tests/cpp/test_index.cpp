@@ -232,7 +232,7 @@ TEST_CASE("any history leaves the index equal to a map, with every invariant hol
         CAPTURE(key_type);
         CAPTURE(seed);
         Pair pair(options_of(metric, key_type, seed == 1 ? 17 : 6, seed == 3 ? 16 : 4), seed);
-        for (int step = 0; step < 40; ++step) {
+        for (int step = 0; step < 25; ++step) {
           CAPTURE(step);
           pair.step();
         }
@@ -309,7 +309,7 @@ TEST_CASE("slots and rows are used again: endless churn takes no more memory") {
   VectorSource source(6, 7);
   std::size_t slots = 0;
   std::size_t bytes = 0;
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < 30; ++round) {
     std::vector<int> numbers;
     for (int i = 0; i < 200; ++i) {
       numbers.push_back(round * 200 + i);
@@ -508,7 +508,7 @@ std::string digest_of_churn(unsigned threads, bool save_in_the_middle, KeyType k
   Random random(12);
   UpsertOptions write;
   write.threads = threads;
-  for (int round = 0; round < 12; ++round) {
+  for (int round = 0; round < 8; ++round) {
     std::set<int> chosen;
     while (chosen.size() < 500) {
       chosen.insert(static_cast<int>(random() % 1500));

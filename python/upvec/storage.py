@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,7 @@ class Storage:
         self._manifest = manifest
         self._lock = lock
         self._log: Log | None = None
+        _open.add(self)
 
     @classmethod
     def for_writing(cls, root: str, files: Files, schema: Schema | None) -> Storage:
@@ -218,6 +220,13 @@ class Storage:
             if lock >= 0:
                 self._files.close(lock)
 
+    def let_go_of_lock(self) -> None:
+        """Close a forked child's copy of the lock, which would outlive the parent's."""
+        if self._lock >= 0:
+            with contextlib.suppress(OSError):
+                self._files.close(self._lock)
+            self._lock = -1
+
     def _open_log(self) -> Log:
         if self._log is None:
             raise CorruptionError("the log is not open", path=self.root)
@@ -261,6 +270,17 @@ class Storage:
             got, want = f"{index.metric} of {index.dim}", f"{vector.metric} of {vector.dim}"
             raise CorruptionError(f"{path}: got {got}, wanted {want}", path=path)
         return index
+
+
+_open: weakref.WeakSet[Storage] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    for storage in list(_open):
+        storage.let_go_of_lock()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def open_for_reading(

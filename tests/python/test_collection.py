@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -380,3 +381,26 @@ def test_a_schema_of_another_type_is_refused_before_anything_is_made(tmp_path: P
 def test_if_version_names_strangers_of_any_type(col: upvec.Collection) -> None:
     with pytest.raises(ValueError, match=r"not in the batch: .*'q'"):
         col.upsert([{"id": "p1", "age": 1}], if_version={"q": 1, 5: 1})
+
+
+def test_a_forked_child_does_not_keep_the_lock_of_its_parent(tmp_path: Path) -> None:
+    col = upvec.open(tmp_path / "c", SCHEMA)
+    wake, waker = os.pipe()
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(waker)
+        os.write(tell, b"!")
+        os.read(wake, 1)  # until the parent is done
+        os._exit(0)
+    try:
+        os.read(ready, 1)
+        with pytest.raises(upvec.LockedError):
+            upvec.open(tmp_path / "c")
+        col.close()
+        upvec.open(tmp_path / "c").close()
+    finally:
+        os.close(waker)
+        os.waitpid(child, 0)
+        for end in (wake, ready, tell):
+            os.close(end)

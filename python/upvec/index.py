@@ -544,8 +544,10 @@ def _float_array(values: Any, what: str) -> FloatArray:
 
 
 def _refuse_masked(values: Any, what: str) -> None:
-    if isinstance(values, np.ma.MaskedArray) and (masked := np.ma.count_masked(values)):
-        raise ValueError(f"{what} have {masked} masked elements; want none")
+    if isinstance(values, np.ma.MaskedArray):
+        masked = np.count_nonzero(np.ma.getmaskarray(values))
+        if masked:
+            raise ValueError(f"{what} have {masked} masked elements; want none")
 
 
 def _float_matrix(values: Any, what: str, rows: int) -> FloatArray:

@@ -5,11 +5,12 @@
 
 namespace upvec {
 
-// At most 8 children (the update prototype's figure), and for small degrees so few that a list always has
-// room for the children and the anchor after it was pruned.
+// At most 8 children (the update prototype's figure), and for small degrees so few that a list
+// always has room for the children and the anchor after it was pruned.
 Anchors::Anchors(Graph& graph)
     : graph_(graph),
-      max_children_(static_cast<std::uint8_t>(std::clamp<std::size_t>(graph.base.cap() / 4, 2, 8))) {}
+      max_children_(
+          static_cast<std::uint8_t>(std::clamp<std::size_t>(graph.base.cap() / 4, 2, 8))) {}
 
 std::vector<ForcedLink> Anchors::reattach(std::span<const Item> items, Counters& counters) {
   ++stamp_;
@@ -18,8 +19,8 @@ std::vector<ForcedLink> Anchors::reattach(std::span<const Item> items, Counters&
   detach(items, loose);
   if (root_ == kNoSlot) choose_root(loose);
 
-  // Loose slots may hang on each other: go round until nobody finds a place among its own neighbours,
-  // then put one by force and go on.
+  // Loose slots may hang on each other: go round until nobody finds a place among its own
+  // neighbours, then put one by force and go on.
   while (!loose.empty()) {
     const auto still_loose = std::remove_if(loose.begin(), loose.end(), [&](const Loose& one) {
       return attach_to_neighbor(one, counters, forced);
@@ -117,8 +118,8 @@ bool Anchors::attach_to_neighbor(const Loose& loose, Counters& counters,
   return false;
 }
 
-// All neighbours are full or hang on this very slot: the nearest that will do among their neighbours,
-// else the first place in the tree.
+// All neighbours are full or hang on this very slot: the nearest that will do among their
+// neighbours, else the first place in the tree.
 void Anchors::attach_anywhere(const Loose& loose, Counters& counters,
                               std::vector<ForcedLink>& forced) {
   neighbors_of(loose, counters);
@@ -129,7 +130,8 @@ void Anchors::attach_anywhere(const Loose& loose, Counters& counters,
     const std::size_t n = graph_.base.read(near.slot, links.data());
     for (std::size_t i = 0; i < n; ++i) {
       const Slot other = links[i];
-      if (other == loose.slot || (graph_.info[other].flags & kLeaving) != 0 || !accepts(other)) continue;
+      if (other == loose.slot || (graph_.info[other].flags & kLeaving) != 0 || !accepts(other))
+        continue;
       ++counters.distances;
       const Neighbor candidate{graph_.space.distance(vector, graph_.linked_vector(other)), other};
       if (best.slot == kNoSlot || candidate < best) best = candidate;
@@ -138,8 +140,8 @@ void Anchors::attach_anywhere(const Loose& loose, Counters& counters,
   attach(loose.slot, best.slot != kNoSlot ? best.slot : place_in_tree(forced), forced);
 }
 
-// Breadth first from the root and from what was attached in this call (its links are not written yet);
-// some slot always has room, since a tree has leaves.
+// Breadth first from the root and from what was attached in this call (its links are not written
+// yet); some slot always has room, since a tree has leaves.
 Slot Anchors::place_in_tree(const std::vector<ForcedLink>& forced) const {
   std::vector<Slot> queue{root_};
   for (const ForcedLink& link : forced) queue.push_back(link.from);

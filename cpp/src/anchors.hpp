@@ -1,10 +1,10 @@
 // Anchors: the spanning tree that keeps level 0 connected.
 //
-// Every slot but the root keeps a mutual link to its anchor; pruning may not remove it; and following
-// anchors from any slot ends at the root. So level 0 is connected in both directions, and a search from
-// any entry can reach every slot.
-// An anchor is accepted only if its own anchors lead to the root, which keeps cycles out. Few children
-// an anchor, so that no list fills up with protected links.
+// Every slot but the root keeps a mutual link to its anchor; pruning may not remove it; and
+// following anchors from any slot ends at the root. So level 0 is connected in both directions, and
+// a search from any entry can reach every slot. An anchor is accepted only if its own anchors lead
+// to the root, which keeps cycles out. Few children an anchor, so that no list fills up with
+// protected links.
 //
 // Used by the writer alone, between the plan and the commit of a sub-batch.
 #pragma once
@@ -55,8 +55,8 @@ class Anchors {
   Graph& graph_;
   std::uint8_t max_children_;
   Slot root_ = kNoSlot;
-  // info.reached == stamp_: known to reach the root in this call. Attachments are only added after the
-  // detaching at its start, so such knowledge stays true, and walks are short.
+  // info.reached == stamp_: known to reach the root in this call. Attachments are only added after
+  // the detaching at its start, so such knowledge stays true, and walks are short.
   std::uint32_t stamp_ = 0;
   std::vector<Slot> walk_;
   std::vector<Neighbor> near_;

@@ -27,7 +27,8 @@ class Checker {
       report_.pending += graph_.is_pending(slot) ? 1 : 0;
     }
     for (Slot slot = 1; slot < end_; ++slot) {
-      if (live(slot)) ++report_.in_degrees[static_cast<std::size_t>(std::bit_width(in_degree_[slot]))];
+      if (live(slot))
+        ++report_.in_degrees[static_cast<std::size_t>(std::bit_width(in_degree_[slot]))];
     }
     while (report_.in_degrees.size() > 1 && report_.in_degrees.back() == 0) {
       report_.in_degrees.pop_back();
@@ -132,7 +133,8 @@ class Checker {
   void check_keys() {
     std::size_t live_keys = 0;
     store_.keys.for_each([&](StoredKey key, std::uint32_t slot) {
-      if (slot == kNoSlot || slot >= end_ || graph_.info[slot].key != static_cast<std::uint64_t>(key)) {
+      if (slot == kNoSlot || slot >= end_ ||
+          graph_.info[slot].key != static_cast<std::uint64_t>(key)) {
         ++report_.key_errors;
       } else if (live(slot)) {
         ++live_keys;

@@ -28,7 +28,8 @@ inline constexpr Tables kTables = make_tables();
 }  // namespace checksum_detail
 
 // Pass the previous result to continue over several pieces.
-inline std::uint32_t crc32c(const void* data, std::size_t size_bytes, std::uint32_t crc = 0) noexcept {
+inline std::uint32_t crc32c(const void* data, std::size_t size_bytes,
+                            std::uint32_t crc = 0) noexcept {
   const auto& t = checksum_detail::kTables;
   const auto* at = static_cast<const unsigned char*>(data);
   crc = ~crc;

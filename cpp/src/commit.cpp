@@ -14,13 +14,14 @@ namespace {
 constexpr float kUnknown = std::numeric_limits<float>::quiet_NaN();
 
 // A list that overflows is pruned to this share of its cap, so that the next few links to it cost
-// nothing. Chosen with the table in plan.cpp; over two full turnovers of 12,000 rows .78 loses .36 points
-// of recall@10 to a fresh build at ef 32, .70 loses .23 to a fresh build that is itself .13 lower, and an
-// update costs 3,660 and 3,600 distances (.85 with 96 candidates: .30 points, 4,570).
+// nothing. Chosen with the table in plan.cpp; over two full turnovers of 12,000 rows .78 loses .36
+// points of recall@10 to a fresh build at ef 32, .70 loses .23 to a fresh build that is itself .13
+// lower, and an update costs 3,660 and 3,600 distances (.85 with 96 candidates: .30 points, 4,570).
 std::size_t headroom(std::size_t cap) { return cap * 78 / 100; }
 
-// A list that loses a link and is shorter than this gets a bridge. Of 24, 28 and 32 (always), 28 of 32
-// kept the recall of "always" over ten turnovers for 0.7 of its distances; 24 lost 0.5 points at 50k.
+// A list that loses a link and is shorter than this gets a bridge. Of 24, 28 and 32 (always), 28 of
+// 32 kept the recall of "always" over ten turnovers for 0.7 of its distances; 24 lost 0.5 points at
+// 50k.
 std::size_t bridge_below(std::size_t cap) { return cap * 28 / 32; }
 
 // Below this the slot is planned anew. An absolute floor: a relative one lets degrees decay.
@@ -77,14 +78,13 @@ void Commit::gather(std::span<const Item> items, std::span<const ForcedLink> for
       wishes_.push_back(
           {list_key(item.slot, level), item.slot, kNoSlot, 0.0F, i, level, Want::kOwn});
       for (const Neighbor& link : plan.links) {
-        wishes_.push_back({list_key(link.slot, level), link.slot, item.slot, link.distance, i, level,
-                           Want::kReverse});
+        wishes_.push_back({list_key(link.slot, level), link.slot, item.slot, link.distance, i,
+                           level, Want::kReverse});
       }
       for (const Slot in : plan.old_in) {
         // Items of this sub-batch that leave their place get new lists anyway.
         if ((graph_.info[in].flags & kInFlight) != 0) continue;
-        wishes_.push_back(
-            {list_key(in, level), in, item.slot, kUnknown, i, level, Want::kLost});
+        wishes_.push_back({list_key(in, level), in, item.slot, kUnknown, i, level, Want::kLost});
       }
     }
   }
@@ -107,7 +107,8 @@ void Commit::write_list(std::span<const Wish> wishes, std::span<const Item> item
   worker.before.resize(table.read(list, worker.before.data()));
 
   start_members(wishes, items, worker, scratch);
-  const bool removed = (graph_.info[target].flags & (kInFlight | kLeaving)) == (kInFlight | kLeaving);
+  const bool removed =
+      (graph_.info[target].flags & (kInFlight | kLeaving)) == (kInFlight | kLeaving);
   if (!removed) {
     for (const Wish& wish : wishes) {
       if (wish.want != Want::kForced && wish.want != Want::kReverse) continue;
@@ -132,8 +133,8 @@ void Commit::write_list(std::span<const Wish> wishes, std::span<const Item> item
 }
 
 // The target's own new links if it is an item; else its present ones, less those that are lost.
-void Commit::start_members(std::span<const Wish> wishes, std::span<const Item> items, Worker& worker,
-                           Scratch& scratch) {
+void Commit::start_members(std::span<const Wish> wishes, std::span<const Item> items,
+                           Worker& worker, Scratch& scratch) {
   worker.members.clear();
   const Wish& first = wishes[0];
   if (first.want == Want::kOwn) {
@@ -142,8 +143,8 @@ void Commit::start_members(std::span<const Wish> wishes, std::span<const Item> i
     worker.members.assign(links.begin(), links.end());
     if (item.task == Task::kRelink && first.level == 0) {
       for (const Slot other : worker.before) {
-        const bool anchored = graph_.info[other].anchor == first.target ||
-                              graph_.info[first.target].anchor == other;
+        const bool anchored =
+            graph_.info[other].anchor == first.target || graph_.info[first.target].anchor == other;
         if (anchored && !holds(worker.members, other)) worker.members.push_back({kUnknown, other});
       }
     }
@@ -158,8 +159,8 @@ void Commit::start_members(std::span<const Wish> wishes, std::span<const Item> i
   }
 }
 
-// A slot that moved may stay linked if it came nearer, or is still no farther than the longest link.
-// (Keeping it by the pruning rule instead hurt recall.)
+// A slot that moved may stay linked if it came nearer, or is still no farther than the longest
+// link. (Keeping it by the pruning rule instead hurt recall.)
 bool Commit::stays_useful(const Wish& lost, const Item& item, Worker& worker, Scratch& scratch) {
   if (item.task != Task::kMove || graph_.is_pending(lost.target)) return false;
   const float* const target = graph_.planned_vector(lost.target);
@@ -216,8 +217,7 @@ void Commit::shrink(Slot target, unsigned level, Worker& worker, Scratch& scratc
   }
   std::sort(worker.members.begin(), worker.members.end());
   const auto is_protected = [&](Slot slot) {
-    return level == 0 &&
-           (graph_.info[slot].anchor == target || graph_.info[target].anchor == slot);
+    return level == 0 && (graph_.info[slot].anchor == target || graph_.info[target].anchor == slot);
   };
   prune(graph_.space, worker.members, headroom(graph_.table(level).cap()), vector_of, is_protected,
         scratch.kept, scratch.counters);

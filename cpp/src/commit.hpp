@@ -1,8 +1,8 @@
 // Commit: writes what was planned, one new list per touched slot.
 //
-// All that a sub-batch wants of a list is gathered first and grouped by list; then every list is written
-// once, by one thread, so no list needs a lock; then the in-lists are brought in line, again one list at
-// a time. Each result depends on the plans alone, never on the number of threads.
+// All that a sub-batch wants of a list is gathered first and grouped by list; then every list is
+// written once, by one thread, so no list needs a lock; then the in-lists are brought in line,
+// again one list at a time. Each result depends on the plans alone, never on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -28,11 +28,11 @@ class Commit {
  private:
   enum class Want : std::uint8_t { kOwn, kForced, kReverse, kLost };
   struct Wish {
-    std::uint64_t list;   // which table, then which list in it
-    Slot target;          // whose list it is
-    Slot other;           // for kOwn: the item's position instead
-    float distance;       // kReverse: between the planned rows
-    std::uint32_t item;   // kLost: the item that leaves
+    std::uint64_t list;  // which table, then which list in it
+    Slot target;         // whose list it is
+    Slot other;          // kNoSlot for kOwn
+    float distance;      // kReverse: between the planned rows
+    std::uint32_t item;  // whose plan asks for it; 0 for kForced
     std::uint8_t level;
     Want want;
   };

@@ -1,4 +1,5 @@
-// Digest of an index: equal for equal histories, whatever the number of threads, and after save and load.
+// Digest of an index: equal for equal histories, whatever the number of threads, and after save and
+// load.
 
 #include <array>
 #include <cstdio>

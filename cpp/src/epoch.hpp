@@ -1,10 +1,10 @@
 // Which versions readers may still look at.
 //
-// A reader pins the published seq before it reads anything and lets go of it afterwards. What commit n
-// replaced may be used again once published() >= n and no pin below n is left.
-// Short pins (one search call) go to a table of cache lines, one per reader at a time, claimed by a
-// compare-and-swap that starts at a place of the thread's own, so that readers do not meet. Long pins
-// (snapshots) and what does not find room go to a list under a mutex.
+// A reader pins the published seq before it reads anything and lets go of it afterwards. What
+// commit n replaced may be used again once published() >= n and no pin below n is left. Short pins
+// (one search call) go to a table of cache lines, one per reader at a time, claimed by a
+// compare-and-swap that starts at a place of the thread's own, so that readers do not meet. Long
+// pins (snapshots) and what does not find room go to a list under a mutex.
 #pragma once
 
 #include <array>

@@ -103,7 +103,8 @@ class Saver {
     sink(payload);
   }
 
-  // The vectors go out as they lie, without a copy of them all: once for the checksum, once for real.
+  // The vectors go out as they lie, without a copy of them all: once for the checksum, once for
+  // real.
   void vector_section(const Sink& sink, std::size_t size) const {
     const std::size_t row_bytes = store_.options.dim * sizeof(float);
     std::uint32_t crc = 0;
@@ -321,14 +322,13 @@ class Loader {
     reader_.require(sections_[1].size() == slots * kSlotBytes, "slot section of the wrong size");
     const std::uint64_t least_key = header_.options.key_type == KeyType::kInt64 ? 8 : 4;
     reader_.require(sections_[2].size() / least_key >= slots, "key section too short");
-    reader_.require(header_.options.dim >= 1 && header_.options.dim <= 65536, "impossible dimension");
+    reader_.require(header_.options.dim >= 1 && header_.options.dim <= 65536,
+                    "impossible dimension");
     reader_.require(sections_[3].size() == header_.live * header_.options.dim * sizeof(float),
                     "vector section of the wrong size");
   }
 
-  [[nodiscard]] bool live(Slot slot) const {
-    return (store_->graph.info[slot].flags & kLive) != 0;
-  }
+  [[nodiscard]] bool live(Slot slot) const { return (store_->graph.info[slot].flags & kLive) != 0; }
 
   void load_slots() {
     Reader in = section(1);

@@ -14,16 +14,16 @@
 //  72  20 bytes zero
 //  92  u32      CRC-32C of the 92 bytes before
 // sections
-//   1  slots     per slot: u8 flags (1 live, 8 in the free list) · u8 top level · u16 zero · u32 anchor
-//   2  keys      per slot: i64, or u32 length and bytes
-//   3  vectors   per live slot: dim f32
+//   1  slots     per slot: u8 flags (1 live, 8 in the free list) · u8 top level · u16 zero · u32
+//   anchor 2  keys      per slot: i64, or u32 length and bytes 3  vectors   per live slot: dim f32
 //   4  links     per live slot: u16 count · count u32, level 0
 //   5  upper     per live slot with levels above 0, per level from 1: u16 count · count u32
 //   6  free      u32 per entry of the list of free slots, oldest first
 //
-// In-lists, key index and entry follow from these and are made anew. A loader believes nothing: every
-// size is compared with what is left before memory is taken for it, every slot number is bounded, links
-// must lead to live slots of that level, and anchors must form a tree of mutual links.
+// In-lists, key index and entry follow from these and are made anew. A loader believes nothing:
+// every size is compared with what is left before memory is taken for it, every slot number is
+// bounded, links must lead to live slots of that level, and anchors must form a tree of mutual
+// links.
 #pragma once
 
 #include <cstddef>

@@ -18,7 +18,8 @@ namespace upvec {
 namespace {
 
 [[noreturn]] void fail(const char* what, const std::string& path) {
-  throw Error(ErrorCode::kFile, std::string("cannot ") + what + " " + path + ": " + std::strerror(errno));
+  throw Error(ErrorCode::kFile,
+              std::string("cannot ") + what + " " + path + ": " + std::strerror(errno));
 }
 
 bool sync_to_disk([[maybe_unused]] std::FILE* file) {

@@ -10,8 +10,8 @@
 
 namespace upvec {
 
-// Writes to "<path>.tmp"; commit() syncs it, renames it to path and syncs the directory. Without commit()
-// the temporary file is removed and path is as it was.
+// Writes to "<path>.tmp"; commit() syncs it, renames it to path and syncs the directory. Without
+// commit() the temporary file is removed and path is as it was.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::string& path);

@@ -1,8 +1,8 @@
 // Graph: the state that searches, plans and commits share, and the few rules that all of them need.
 //
-// Words a reader may follow at any time: row_of, links, upper_of, entry (atomics; see links.hpp, rows.hpp).
-// Everything else belongs to the writer: plans read it in parallel while nobody writes it, commits write
-// it in parallel, each slot by one thread.
+// Words a reader may follow at any time: row_of, links, upper_of, entry (atomics; see links.hpp,
+// rows.hpp). Everything else belongs to the writer: plans read it in parallel while nobody writes
+// it, commits write it in parallel, each slot by one thread.
 //
 // A slot has two rows while a batch is on its way:
 //   row_of      what readers see and what its links were made for ("linked" row)
@@ -26,17 +26,17 @@ inline constexpr unsigned kMaxLevel = 15;
 
 // Flags of a slot; the writer's alone.
 enum SlotFlag : std::uint8_t {
-  kLive = 1,        // holds a key and stands in the graph (or will, when its batch is committed)
-  kInFlight = 2,    // being re-linked by the sub-batch under way
-  kLeaving = 4,     // will be removed by the batch under way: no new links to it
+  kLive = 1,      // holds a key and stands in the graph (or will, when its batch is committed)
+  kInFlight = 2,  // being re-linked by the sub-batch under way
+  kLeaving = 4,   // will be removed by the batch under way: no new links to it
   kInFreeList = 8,
 };
 
 struct SlotInfo {
-  std::uint64_t key;     // StoredKey as bits; kept after removal until the slot is used again
-  Slot anchor;           // its parent in the spanning tree; kNoSlot for the root
-  std::uint32_t reached; // see Anchors
-  std::uint8_t children; // slots anchored here
+  std::uint64_t key;      // StoredKey as bits; kept after removal until the slot is used again
+  Slot anchor;            // its parent in the spanning tree; kNoSlot for the root
+  std::uint32_t reached;  // see Anchors
+  std::uint8_t children;  // slots anchored here
   std::uint8_t flags;
 };
 
@@ -62,8 +62,8 @@ class Graph {
     const std::uint32_t list = upper_of[slot].load(std::memory_order_acquire);
     return list == 0 ? 0 : upper_top[list];
   }
-  // The slot's list on a level above 0; 0 if it has none there. Found by a single look at the slot, which
-  // may get another level from one moment to the next.
+  // The slot's list on a level above 0; 0 if it has none there. Found by a single look at the slot,
+  // which may get another level from one moment to the next.
   [[nodiscard]] std::uint32_t upper_list_of(Slot slot, unsigned level) const noexcept {
     const std::uint32_t first = upper_of[slot].load(std::memory_order_acquire);
     return first == 0 || upper_top[first] < level ? 0 : first + level - 1;

@@ -100,21 +100,24 @@ void Index::get(const KeySpan& keys, float* vectors, std::uint8_t* found,
 
 SearchResult Index::search(MatrixView queries, std::size_t k, const SearchOptions& options) const {
   const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
-  const auto* filter = checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
+  const auto* filter =
+      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
   return upvec::search(*store_, queries, k, options, filter, view.seq());
 }
 
 SearchResult Index::exact_search(MatrixView queries, std::size_t k,
                                  const SearchOptions& options) const {
   const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
-  const auto* filter = checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
+  const auto* filter =
+      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
   return upvec::exact_search(*store_, queries, k, options, filter, view.seq());
 }
 
 RangeResult Index::range_search(MatrixView queries, float radius,
                                 const SearchOptions& options) const {
   const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
-  const auto* filter = checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
+  const auto* filter =
+      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
   return upvec::range_search(*store_, queries, radius, options, filter, view.seq());
 }
 

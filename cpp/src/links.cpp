@@ -47,8 +47,7 @@ std::uint32_t InLists::take_block(std::uint32_t size_class) {
   const bool alone = units > kChunkUnits;
   if (alone || open_unit_ + units > kChunkUnits) {
     if (chunk_count_ == kMaxChunks) throw std::bad_alloc();
-    const std::size_t bytes =
-        std::max<std::size_t>(units, kChunkUnits) * kUnitSlots * sizeof(Slot);
+    const std::size_t bytes = std::max<std::size_t>(units, kChunkUnits) * kUnitSlots * sizeof(Slot);
     auto* chunk = static_cast<Slot*>(std::malloc(bytes));
     if (chunk == nullptr) throw std::bad_alloc();
     chunk_bytes_total_ += bytes;

@@ -1,10 +1,10 @@
 // Links: the directed edges of one or more levels, with exact in-neighbours.
 //
-// A list holds up to `cap` slots and ends at the first zero word. Words are stored with release and loaded
-// with acquire, so a reader may run beside the writer at any time: it sees some mixture of the old and
-// the new list, and every word of it is a slot whose record can be read.
-// For an edge u -> v, either v -> u exists too, or u stands in the in-list of v. In-lists are kept in
-// ascending order (so that a loaded index behaves like the one that was saved) and are the writer's alone.
+// A list holds up to `cap` slots and ends at the first zero word. Words are stored with release and
+// loaded with acquire, so a reader may run beside the writer at any time: it sees some mixture of
+// the old and the new list, and every word of it is a slot whose record can be read. For an edge u
+// -> v, either v -> u exists too, or u stands in the in-list of v. In-lists are kept in ascending
+// order (so that a loaded index behaves like the one that was saved) and are the writer's alone.
 #pragma once
 
 #include <atomic>
@@ -19,8 +19,8 @@ namespace upvec {
 
 using LinkWord = std::atomic<std::uint32_t>;
 
-// Variable-length sorted lists of slots in size-classed blocks. One list is changed by one thread at a
-// time; different lists may be changed by different threads.
+// Variable-length sorted lists of slots in size-classed blocks. One list is changed by one thread
+// at a time; different lists may be changed by different threads.
 class InLists {
  public:
   InLists();

@@ -35,8 +35,8 @@ void collect_found(const Graph& graph, const float* query, Scratch& scratch) {
   }
 }
 
-void collect_peers(const Graph& graph, std::span<const Item> items, std::size_t index, unsigned level,
-                   const float* query, Scratch& scratch) {
+void collect_peers(const Graph& graph, std::span<const Item> items, std::size_t index,
+                   unsigned level, const float* query, Scratch& scratch) {
   for (std::size_t i = 0; i < items.size(); ++i) {
     const Item& peer = items[i];
     if (i == index || !peer.gets_links() || peer.levels.size() <= level) continue;
@@ -46,10 +46,10 @@ void collect_peers(const Graph& graph, std::span<const Item> items, std::size_t 
   }
 }
 
-// How many of the nearest are candidates for links, and how many links a new row may choose of them (of
-// the cap; the others come from rows that choose it). Measured with the headroom in commit.cpp on
-// 18,000 x 384 text embeddings, M = 16, alpha 1.1; distances a row to insert, and a query at recall@10 of
-// .95 and .99:
+// How many of the nearest are candidates for links, and how many links a new row may choose of them
+// (of the cap; the others come from rows that choose it). Measured with the headroom in commit.cpp
+// on 18,000 x 384 text embeddings, M = 16, alpha 1.1; distances a row to insert, and a query at
+// recall@10 of .95 and .99:
 //   candidates  own links  headroom   insert   .95    .99
 //   all (450)      1         .85       5,490   578   1,230
 //   96             1         .85       3,760   577   1,234
@@ -68,9 +68,8 @@ void choose_links(const Graph& graph, unsigned level, LevelPlan& plan, Scratch& 
                     candidates.end());
   prune(
       graph.space, std::span<const Neighbor>(candidates).first(n),
-      own_links(graph.table(level).cap()),
-      [&](Slot slot) { return graph.planned_vector(slot); }, [](Slot) { return false; },
-      scratch.kept, scratch.counters);
+      own_links(graph.table(level).cap()), [&](Slot slot) { return graph.planned_vector(slot); },
+      [](Slot) { return false; }, scratch.kept, scratch.counters);
   plan.links.assign(scratch.kept.begin(), scratch.kept.end());
 }
 

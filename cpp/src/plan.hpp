@@ -1,10 +1,11 @@
 // Plan: what a sub-batch will do to the graph, computed without writing to it.
 //
-// A batch first writes all its new vectors as planned rows. It is then cut into sub-batches; for each row
-// of one the plan searches the graph as it stands (by linked rows, for which the links are right),
-// measures what it finds by planned rows (where everything will be when the batch is done), adds the
-// other rows of the sub-batch, of which it measures every one, and prunes. Plans of one sub-batch do not
-// see each other's results, so they can be made in any order by any number of threads.
+// A batch first writes all its new vectors as planned rows. It is then cut into sub-batches; for
+// each row of one the plan searches the graph as it stands (by linked rows, for which the links are
+// right), measures what it finds by planned rows (where everything will be when the batch is done),
+// adds the other rows of the sub-batch, of which it measures every one, and prunes. Plans of one
+// sub-batch do not see each other's results, so they can be made in any order by any number of
+// threads.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
 #include "planes.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
 #include <cstring>
@@ -39,7 +40,7 @@ std::byte* allocate_chunk(std::size_t bytes, [[maybe_unused]] bool huge) {
 #endif
   return chunk;
 #else
-  auto* chunk = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{64}));
+  auto* chunk = static_cast<std::byte*>(::operator new (bytes, std::align_val_t{64}));
   std::memset(chunk, 0, bytes);
   return chunk;
 #endif
@@ -49,20 +50,23 @@ void free_chunk(std::byte* chunk, [[maybe_unused]] std::size_t bytes) {
 #ifdef UPVEC_HAS_MMAP
   munmap(chunk, bytes);
 #else
-  ::operator delete(chunk, std::align_val_t{64});
+  ::operator delete (chunk, std::align_val_t{64});
 #endif
 }
 
 }  // namespace
 
 BytePlane::BytePlane(std::size_t stride_bytes) : stride_bytes_(stride_bytes) {
-  const std::size_t records = std::bit_ceil((kHugePageBytes + stride_bytes - 1) / stride_bytes);
+  // For very long records more than a huge page, so that the directory stays small.
+  constexpr std::size_t kMinRecords = 256;
+  const std::size_t records =
+      std::max(kMinRecords, std::bit_ceil((kHugePageBytes + stride_bytes - 1) / stride_bytes));
   shift_ = static_cast<unsigned>(std::countr_zero(records));
   mask_ = records - 1;
   // Whole pages, so that a chunk is a mapping of its own.
   constexpr std::size_t kPageBytes = 4096;
   chunk_bytes_ = (records * stride_bytes + kPageBytes - 1) & ~(kPageBytes - 1);
-  max_chunks_ = ((std::size_t{1} << 32) >> shift_) + 1;
+  max_chunks_ = (kMaxSlots >> shift_) + 1;
   // Untouched pages of a zeroed directory cost no memory.
   directory_ = static_cast<std::atomic<std::byte*>*>(
       std::calloc(max_chunks_, sizeof(std::atomic<std::byte*>)));

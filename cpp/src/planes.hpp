@@ -1,9 +1,10 @@
 // Planes: arrays of fixed-size records that grow in chunks which never move.
 //
-// Thread safety: at() from any thread for an index below what ensure() has covered; ensure() from one
-// writer. A thread that learns an index through an acquire load of something the writer stored after
-// ensure() may use it at once. Growth copies nothing, so no reader is ever stopped or invalidated.
-// New memory reads as zero bytes; identifiers therefore start at 1, and 0 means "none".
+// Thread safety: at() from any thread for an index below what ensure() has covered; ensure() from
+// one writer. A thread that learns an index through an acquire load of something the writer stored
+// after ensure() may use it at once. Growth copies nothing, so no reader is ever stopped or
+// invalidated. New memory reads as zero bytes; identifiers therefore start at 1, and 0 means
+// "none".
 #pragma once
 
 #include <atomic>

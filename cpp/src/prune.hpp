@@ -1,8 +1,8 @@
 // Choosing links: robust pruning.
 //
-// A candidate c of target t is left out when a nearer kept k has alpha * d(c, k) <= d(c, t): from t one
-// gets to c by way of k. Subramanya et al., DiskANN (NeurIPS 2019), algorithm 2; with alpha = 1 the
-// heuristic of Malkov and Yashunin, HNSW (TPAMI 2020), algorithm 4.
+// A candidate c of target t is left out when a nearer kept k has alpha * d(c, k) <= d(c, t): from t
+// one gets to c by way of k. Subramanya et al., DiskANN (NeurIPS 2019), algorithm 2; with alpha = 1
+// the heuristic of Malkov and Yashunin, HNSW (TPAMI 2020), algorithm 4.
 #pragma once
 
 #include <cstddef>
@@ -13,8 +13,9 @@
 
 namespace upvec {
 
-// On squared distances. Of 1.0, 1.1, 1.2 and 1.44, 1.1 was best on text embeddings at equal ef and costs
-// half the pruning distances of 1.2. Raw inner products may be negative, where a factor has no meaning.
+// On squared distances. Of 1.0, 1.1, 1.2 and 1.44, 1.1 was best on text embeddings at equal ef and
+// costs half the pruning distances of 1.2. Raw inner products may be negative, where a factor has
+// no meaning.
 inline float prune_alpha(Metric metric) { return metric == Metric::kInnerProduct ? 1.0F : 1.1F; }
 
 // candidates: ascending, no slot twice. is_protected(slot) keeps one unconditionally.
@@ -25,7 +26,8 @@ void prune(const Space& space, std::span<const Neighbor> candidates, std::size_t
            Counters& counters) {
   kept.clear();
   std::size_t protected_left = 0;
-  for (const Neighbor& candidate : candidates) protected_left += is_protected(candidate.slot) ? 1 : 0;
+  for (const Neighbor& candidate : candidates)
+    protected_left += is_protected(candidate.slot) ? 1 : 0;
   const float alpha = prune_alpha(space.metric());
   for (std::size_t i = 0; i < candidates.size() && kept.size() < limit; ++i) {
     const Neighbor& candidate = candidates[i];

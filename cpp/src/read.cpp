@@ -47,7 +47,8 @@ void prepare_queries(const Store& store, const MatrixView& queries, float*& firs
   first = storage.reserve(std::max<std::size_t>(1, queries.rows * stride));
   std::vector<std::uint64_t> bad;
   for (std::size_t i = 0; i < queries.rows; ++i) {
-    if (!prepare_vector(store.options, queries.row(i), first + i * stride, stride)) bad.push_back(i);
+    if (!prepare_vector(store.options, queries.row(i), first + i * stride, stride))
+      bad.push_back(i);
   }
   if (!bad.empty()) throw_bad_vectors(store.options, queries, std::move(bad), "queries");
 }
@@ -65,9 +66,7 @@ class Searcher {
       return;
     }
     beam(query, std::max(k, ef), scratch);
-    collect(query, filter_ == nullptr ? scratch.pool : scratch.accepted, k, scratch, hits);
-    // While a commit is under way, what an older version should show may have lost its links already.
-    if (hits.size() < k && commit_under_way()) scan(query, k, scratch, hits);
+    if (!collect(k, scratch, hits)) collect_older(query, k, std::max(k, ef), scratch, hits);
   }
 
   // Everything within the radius that a beam finds which is wide enough to see beyond it.
@@ -79,17 +78,9 @@ class Searcher {
       const bool beyond = hits.size() < width || hits.back().distance > radius;
       if (beyond || width >= slots) break;
     }
-    const auto end = std::partition_point(hits.begin(), hits.end(), [radius](const Hit& hit) {
-      return hit.distance <= radius;
-    });
+    const auto end = std::partition_point(
+        hits.begin(), hits.end(), [radius](const Hit& hit) { return hit.distance <= radius; });
     hits.erase(end, hits.end());
-  }
-
-  void scan(const float* query, std::size_t k, Scratch& scratch, std::vector<Hit>& hits) const {
-    const Slot end = graph_.slot_end.load(std::memory_order_acquire);
-    scratch.candidates.clear();
-    for (Slot slot = 1; slot < end; ++slot) consider(query, slot, scratch);
-    take_nearest(k, scratch, hits);
   }
 
  private:
@@ -97,8 +88,8 @@ class Searcher {
     return store_.writing.load(std::memory_order_seq_cst) != seq_;
   }
 
-  // A beam wide enough to meet ef allowed rows measures about 10 ef / selectivity of them; a scan of the
-  // allowed rows measures each once.
+  // A beam wide enough to meet ef allowed rows measures about 10 ef / selectivity of them; a scan
+  // of the allowed rows measures each once.
   [[nodiscard]] bool scan_is_cheaper(std::size_t ef) const noexcept {
     const double allowed = static_cast<double>(filter_->slots.size());
     const double all = static_cast<double>(graph_.slot_end.load(std::memory_order_relaxed));
@@ -115,7 +106,8 @@ class Searcher {
       scratch.accepted.begin(std::min<std::size_t>(ef, filter_->slots.size()));
     }
     // No more can be found than there are.
-    scratch.pool.begin(std::min<std::size_t>(width, graph_.slot_end.load(std::memory_order_acquire)));
+    scratch.pool.begin(
+        std::min<std::size_t>(width, graph_.slot_end.load(std::memory_order_acquire)));
     ++scratch.counters.queries;
     if (entry == kNoSlot) return;
     scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
@@ -133,30 +125,63 @@ class Searcher {
     beam_search(graph_, query, 0, scratch, accept);
   }
 
-  // From the slots of the beam to rows of this version.
-  void collect(const float* query, const CandidatePool& pool, std::size_t k, Scratch& scratch,
-               std::vector<Hit>& hits) const {
+  [[nodiscard]] const CandidatePool& found(const Scratch& scratch) const noexcept {
+    return filter_ == nullptr ? scratch.pool : scratch.accepted;
+  }
+
+  // The first k of the beam. False if a commit newer than this version was begun: then what the
+  // beam measured may not be what this version shows.
+  bool collect(std::size_t k, Scratch& scratch, std::vector<Hit>& hits) const {
     hits.clear();
-    if (!commit_under_way()) {
-      // No row newer than this version existed when the beam was done: what it measured is what counts.
-      const std::size_t n = std::min(k, pool.size());
-      for (std::size_t i = 0; i < n; ++i) {
-        const Row row = graph_.row_of[pool[i].slot].load(std::memory_order_acquire);
-        simd::prefetch(&graph_.rows.header(row));
-      }
-      for (std::size_t i = 0; i < pool.size() && hits.size() < k; ++i) {
-        const Row row = graph_.row_of[pool[i].slot].load(std::memory_order_acquire);
-        const RowHeader& header = graph_.rows.header(row);
-        if (row == kNoRow || header.removed != 0 || header.seq > seq_) continue;
-        if (filter_ != nullptr && !filter_->contains(pool[i].slot, header.key)) continue;
-        hits.push_back({pool[i].distance, header.key});
-      }
-      if (!commit_under_way()) return;
-      hits.clear();
+    if (commit_under_way()) return false;
+    const CandidatePool& pool = found(scratch);
+    const std::size_t n = std::min(k, pool.size());
+    for (std::size_t i = 0; i < n; ++i) {
+      const Row row = graph_.row_of[pool[i].slot].load(std::memory_order_acquire);
+      simd::prefetch(&graph_.rows.header(row));
     }
+    for (std::size_t i = 0; i < pool.size() && hits.size() < k; ++i) {
+      const Row row = graph_.row_of[pool[i].slot].load(std::memory_order_acquire);
+      const RowHeader& header = graph_.rows.header(row);
+      if (row == kNoRow || header.removed != 0 || header.seq > seq_) continue;
+      if (filter_ != nullptr && !filter_->contains(pool[i].slot, header.key)) continue;
+      hits.push_back({pool[i].distance, header.key});
+    }
+    return !commit_under_way();
+  }
+
+  // Of an older version: the beam finds the slots that have not changed since, the change log has
+  // the others.
+  void collect_older(const float* query, std::size_t k, std::size_t ef, Scratch& scratch,
+                     std::vector<Hit>& hits) const {
+    // Slots that came into this neighbourhood since then crowd out those that were here.
+    const std::size_t slots = graph_.slot_end.load(std::memory_order_acquire);
+    for (std::size_t width = ef; count_unchanged(scratch) < std::min(k, found(scratch).size()) &&
+                                 found(scratch).size() >= width && width < slots;) {
+      width *= 2;
+      beam(query, width, scratch);
+    }
+    // After the beam: so a slot that changed while it ran is in the log, or still as it was.
+    scratch.slots.clear();
+    store_.changes.since(seq_, scratch.slots);
+    const CandidatePool& pool = found(scratch);
+    for (std::size_t i = 0; i < pool.size(); ++i) scratch.slots.push_back(pool[i].slot);
+    std::sort(scratch.slots.begin(), scratch.slots.end());
+    scratch.slots.erase(std::unique(scratch.slots.begin(), scratch.slots.end()),
+                        scratch.slots.end());
     scratch.candidates.clear();
-    for (std::size_t i = 0; i < pool.size(); ++i) consider(query, pool[i].slot, scratch);
+    for (const Slot slot : scratch.slots) consider(query, slot, scratch);
     take_nearest(k, scratch, hits);
+  }
+
+  [[nodiscard]] std::size_t count_unchanged(const Scratch& scratch) const noexcept {
+    const CandidatePool& pool = found(scratch);
+    std::size_t unchanged = 0;
+    for (std::size_t i = 0; i < pool.size(); ++i) {
+      const Row row = graph_.row_of[pool[i].slot].load(std::memory_order_acquire);
+      unchanged += row != kNoRow && graph_.rows.header(row).seq <= seq_ ? 1 : 0;
+    }
+    return unchanged;
   }
 
   // Measures the row that the slot shows at this version, if any.
@@ -165,8 +190,7 @@ class Searcher {
     if (row == kNoRow) return;
     if (filter_ != nullptr && !filter_->contains(slot, graph_.rows.header(row).key)) return;
     ++scratch.counters.distances;
-    // The candidate carries its row: that is what the key is read from.
-    scratch.candidates.push_back({graph_.space.distance(query, graph_.rows.vector(row)), row});
+    scratch.candidates.push_back({graph_.space.distance(query, graph_.rows.vector(row)), slot});
   }
 
   void scan_allowed(const float* query, std::size_t k, Scratch& scratch,
@@ -183,7 +207,9 @@ class Searcher {
                       candidates.end());
     hits.clear();
     for (std::size_t i = 0; i < n; ++i) {
-      hits.push_back({candidates[i].distance, graph_.rows.header(candidates[i].slot).key});
+      // What a slot shows at a pinned version does not change: this is the row that was measured.
+      const Row row = visible_row(graph_, candidates[i].slot, seq_);
+      hits.push_back({candidates[i].distance, graph_.rows.header(row).key});
     }
   }
 
@@ -195,19 +221,21 @@ class Searcher {
 
 // Runs one search a query on a team and gathers the hits, in query order.
 template <typename Search>
-std::vector<std::vector<Hit>> for_each_query(const Store& store, std::size_t queries, unsigned threads,
-                                             const Search& search) {
+std::vector<std::vector<Hit>> for_each_query(const Store& store, std::size_t queries,
+                                             unsigned threads, const Search& search) {
   std::vector<std::vector<Hit>> hits(queries);
   constexpr std::size_t kGrain = 8;
   Team team(Team::useful_threads(threads, queries / kGrain));
   std::vector<ScratchPool::Loan> loans;
   loans.reserve(team.size());
   for (unsigned i = 0; i < team.size(); ++i) loans.push_back(store.scratches.take());
-  team.run(queries, kGrain, [&](std::size_t i, unsigned worker) { search(i, *loans[worker], hits[i]); });
+  team.run(queries, kGrain,
+           [&](std::size_t i, unsigned worker) { search(i, *loans[worker], hits[i]); });
   return hits;
 }
 
-SearchResult to_matrix(const Store& store, const std::vector<std::vector<Hit>>& hits, std::size_t k) {
+SearchResult to_matrix(const Store& store, const std::vector<std::vector<Hit>>& hits,
+                       std::size_t k) {
   SearchResult result;
   result.keys.type = store.options.key_type;
   result.distances.reserve(hits.size() * k);
@@ -231,8 +259,15 @@ std::size_t effective_ef(const SearchOptions& options, std::size_t k) {
   return options.ef == 0 ? std::max<std::size_t>(2 * k, 64) : std::max(options.ef, k);
 }
 
-void require_k(std::size_t k) {
+// A result has room for k rows a query, found or not.
+void require_k(std::size_t k, std::size_t queries) {
   if (k == 0) throw Error(ErrorCode::kInvalidArgument, "k = 0; want at least 1");
+  constexpr std::size_t kMaxPlaces = std::size_t{1} << 28;
+  if (k > kMaxPlaces / std::max<std::size_t>(1, queries)) {
+    throw Error(ErrorCode::kLimit, std::to_string(queries) +
+                                       " queries of k = " + std::to_string(k) +
+                                       "; want at most 2^28 places in a result");
+  }
 }
 
 }  // namespace
@@ -243,8 +278,8 @@ Row visible_row(const Graph& graph, Slot slot, std::uint64_t seq) noexcept {
   return row == kNoRow || graph.rows.header(row).removed != 0 ? kNoRow : row;
 }
 
-void find_visible(const Store& store, const KeySpan& keys, std::uint64_t seq, std::vector<Slot>& slots,
-                  std::vector<Row>& rows) {
+void find_visible(const Store& store, const KeySpan& keys, std::uint64_t seq,
+                  std::vector<Slot>& slots, std::vector<Row>& rows) {
   slots.resize(keys.size());
   rows.assign(keys.size(), kNoRow);
   store.keys.find(keys, slots);
@@ -256,7 +291,8 @@ void find_visible(const Store& store, const KeySpan& keys, std::uint64_t seq, st
     slots[i] = kNoSlot;
     missing.push_back(i);
   }
-  // A later commit may have given the slot of a removed key to another one. Then only the rows know.
+  // A later commit may have given the slot of a removed key to another one. Then only the rows
+  // know.
   if (missing.empty() || store.keys_erased_at.load(std::memory_order_seq_cst) <= seq) return;
   const Slot end = store.graph.slot_end.load(std::memory_order_acquire);
   for (Slot slot = 1; slot < end; ++slot) {
@@ -291,7 +327,7 @@ void get(const Store& store, const KeySpan& keys, float* vectors, std::uint8_t* 
 
 SearchResult search(const Store& store, const MatrixView& queries, std::size_t k,
                     const SearchOptions& options, const Filter::State* filter, std::uint64_t seq) {
-  require_k(k);
+  require_k(k, queries.rows);
   float* prepared = nullptr;
   PaddedVector storage;
   prepare_queries(store, queries, prepared, storage);
@@ -309,7 +345,7 @@ SearchResult search(const Store& store, const MatrixView& queries, std::size_t k
 SearchResult exact_search(const Store& store, const MatrixView& queries, std::size_t k,
                           const SearchOptions& options, const Filter::State* filter,
                           std::uint64_t seq) {
-  require_k(k);
+  require_k(k, queries.rows);
   float* prepared = nullptr;
   PaddedVector storage;
   prepare_queries(store, queries, prepared, storage);
@@ -331,14 +367,14 @@ SearchResult exact_search(const Store& store, const MatrixView& queries, std::si
       if (row == kNoRow) continue;
       if (filter != nullptr && !filter->contains(slot, graph.rows.header(row).key)) continue;
       for (std::size_t i = 0; i < n; ++i) {
-        // Rows, not slots, stand in these pools: the key is read from the row.
-        pools[i].insert({graph.space.distance(prepared + (begin + i) * stride, graph.rows.vector(row)),
-                         row});
+        pools[i].insert(
+            {graph.space.distance(prepared + (begin + i) * stride, graph.rows.vector(row)), slot});
       }
     }
     for (std::size_t i = 0; i < n; ++i) {
       for (std::size_t j = 0; j < pools[i].size(); ++j) {
-        hits[begin + i].push_back({pools[i][j].distance, graph.rows.header(pools[i][j].slot).key});
+        const Row row = visible_row(graph, pools[i][j].slot, seq);
+        hits[begin + i].push_back({pools[i][j].distance, graph.rows.header(row).key});
       }
     }
   });
@@ -354,11 +390,11 @@ RangeResult range_search(const Store& store, const MatrixView& queries, float ra
   prepare_queries(store, queries, prepared, storage);
   const Searcher searcher(store, filter, seq);
   const std::size_t stride = store.graph.space.padded_dim();
-  const auto hits = for_each_query(
-      store, queries.rows, options.threads,
-      [&](std::size_t i, Scratch& scratch, std::vector<Hit>& found) {
-        searcher.range(prepared + i * stride, radius, options.ef, scratch, found);
-      });
+  const auto hits =
+      for_each_query(store, queries.rows, options.threads,
+                     [&](std::size_t i, Scratch& scratch, std::vector<Hit>& found) {
+                       searcher.range(prepared + i * stride, radius, options.ef, scratch, found);
+                     });
   RangeResult result;
   result.keys.type = store.options.key_type;
   result.offsets.push_back(0);

@@ -22,7 +22,7 @@ std::shared_ptr<const Filter::State> make_filter(const std::shared_ptr<const Sto
                                                  const KeySpan& allowed, std::uint64_t seq);
 Keys visible_keys(const Store& store, std::uint64_t seq);
 // The slot that holds each key at `seq`, and the row that it shows; kNoSlot if none.
-void find_visible(const Store& store, const KeySpan& keys, std::uint64_t seq, std::vector<Slot>& slots,
-                  std::vector<Row>& rows);
+void find_visible(const Store& store, const KeySpan& keys, std::uint64_t seq,
+                  std::vector<Slot>& slots, std::vector<Row>& rows);
 
 }  // namespace upvec

@@ -27,8 +27,8 @@ struct Neighbor {
 };
 
 // The slots met by one search. One byte a slot (measured beside 2 bytes, bits and a hash set by the
-// search prototype: 1.03, 1.00, 1.02 and 0.91 of the queries per second); clearing is needed only every
-// 255th search.
+// search prototype: 1.03, 1.00, 1.02 and 0.91 of the queries per second); clearing is needed only
+// every 255th search.
 class VisitedSet {
  public:
   void begin(std::size_t slots) {
@@ -42,8 +42,8 @@ class VisitedSet {
     }
     limit_ = slots;
   }
-  // 1 the first time that a slot is met, else 0; meant to be added, not branched on. Slots that are newer
-  // than the search count as met.
+  // 1 the first time that a slot is met, else 0; meant to be added, not branched on. Slots that are
+  // newer than the search count as met.
   std::size_t insert(Slot slot) noexcept {
     if (slot >= limit_) return 0;
     const std::size_t fresh = marks_[slot] != mark_ ? 1 : 0;
@@ -61,8 +61,8 @@ class VisitedSet {
 };
 
 // The best `capacity` candidates in ascending order, with a mark on those already expanded.
-// An entry is one word that sorts as (distance, slot): the distance's bits, made to order as unsigned
-// numbers do, then the slot, then the mark. A NaN sorts last.
+// An entry is one word that sorts as (distance, slot): the distance's bits, made to order as
+// unsigned numbers do, then the slot, then the mark. A NaN sorts last.
 class CandidatePool {
  public:
   void begin(std::size_t capacity) {
@@ -122,9 +122,7 @@ class CandidatePool {
     const auto ordered = static_cast<std::uint32_t>(entry >> 32);
     return std::bit_cast<float>((ordered & kSign) != 0 ? ordered & ~kSign : ~ordered);
   }
-  static Slot slot_of(std::uint64_t entry) noexcept {
-    return static_cast<Slot>(entry) >> 1;
-  }
+  static Slot slot_of(std::uint64_t entry) noexcept { return static_cast<Slot>(entry) >> 1; }
 
   std::vector<std::uint64_t> entries_;
   std::size_t capacity_ = 0;

@@ -38,8 +38,8 @@ Store::~Store() {
   }
 }
 
-// Malkov and Yashunin, HNSW, section 4.1: level = floor(-ln(u) / ln(M)). The uniform number comes from the
-// key, so that a level depends on neither the order nor the number of earlier inserts.
+// Malkov and Yashunin, HNSW, section 4.1: level = floor(-ln(u) / ln(M)). The uniform number comes
+// from the key, so that a level depends on neither the order nor the number of earlier inserts.
 unsigned Store::draw_level(std::uint64_t key_hash) const noexcept {
   const double u = (static_cast<double>(key_hash >> 11) + 0.5) * 0x1p-53;
   const double level = -std::log(u) / std::log(static_cast<double>(options.m));
@@ -66,8 +66,8 @@ void Store::set_level(Slot slot, unsigned top) {
     }
   }
   if (present > 0) {
-    // Readers may still be there: a block is only ever reused for the same number of levels, so what they
-    // find is a list of the level that they look for.
+    // Readers may still be there: a block is only ever reused for the same number of levels, so
+    // what they find is a list of the level that they look for.
     free_blocks[present].push_back(graph.upper_of[slot].load(std::memory_order_relaxed));
   }
   graph.upper_of[slot].store(block, std::memory_order_release);
@@ -85,6 +85,7 @@ void Store::choose_entry() {
 
 void Store::reclaim() {
   const std::uint64_t oldest = epochs.oldest();
+  changes.drop(oldest);
   while (!retired.empty() && retired.front().seq <= oldest) {
     const Retired one = retired.front();
     retired.pop_front();
@@ -97,8 +98,8 @@ void Store::reclaim() {
         if (graph.row_of[one.slot].load(std::memory_order_relaxed) == one.row) {
           graph.row_of[one.slot].store(kNoRow, std::memory_order_release);
           graph.planned_of[one.slot] = kNoRow;
-          // Until just now a reader of any version could come here: only those that pin the next commit
-          // cannot hold the row.
+          // Until just now a reader of any version could come here: only those that pin the next
+          // commit cannot hold the row.
           retired.push_back({head + 1, 0, one.row, 0, Retired::What::kRow});
         }
         break;

@@ -30,6 +30,38 @@ struct Retired {
   What what;
 };
 
+// The slots whose shown row was replaced or taken away, with the commit that did it, as far back as
+// the oldest version that a reader may ask for. The graph leads to where slots are now; a reader of
+// an older version measures these one by one. Thread safety: add() and drop() from the writer;
+// since() from any thread.
+class ChangeLog {
+ public:
+  void add(std::uint64_t seq, Slot slot) {
+    const std::scoped_lock lock(mutex_);
+    changes_.push_back({seq, slot});
+  }
+  void drop(std::uint64_t oldest) {
+    const std::scoped_lock lock(mutex_);
+    while (!changes_.empty() && changes_.front().seq <= oldest) changes_.pop_front();
+  }
+  // Appends the slots changed by commits after `seq`; a slot may come more than once.
+  void since(std::uint64_t seq, std::vector<Slot>& slots) const {
+    const std::scoped_lock lock(mutex_);
+    for (auto change = changes_.rbegin(); change != changes_.rend() && change->seq > seq;
+         ++change) {
+      slots.push_back(change->slot);
+    }
+  }
+
+ private:
+  struct Change {
+    std::uint64_t seq;
+    Slot slot;
+  };
+  mutable std::mutex mutex_;
+  std::deque<Change> changes_;  // ascending by seq
+};
+
 struct Store {
   explicit Store(const IndexOptions& index_options);
   ~Store();
@@ -41,6 +73,7 @@ struct Store {
   KeyIndex keys;  // key -> slot; a removed key stays until its slot is given to another
   mutable Epochs epochs;
   mutable ScratchPool scratches;
+  ChangeLog changes;
 
   std::atomic<std::uint64_t> writing{0};         // the commit under way, else the newest one
   std::atomic<std::uint64_t> keys_erased_at{0};  // the newest commit that took a key out of `keys`
@@ -55,7 +88,8 @@ struct Store {
   Commit commit;
   std::deque<Slot> free_slots;  // first in, first out: which slot is next depends on history alone
   std::deque<Retired> retired;  // ascending by seq
-  std::array<std::set<Slot>, kMaxLevel + 1> by_level;  // live slots whose top level is this (from 1)
+  std::array<std::set<Slot>, kMaxLevel + 1>
+      by_level;  // live slots whose top level is this (from 1)
   std::array<std::vector<std::uint32_t>, kMaxLevel + 1> free_blocks;  // of graph.upper
   std::uint32_t upper_end = 1;
 
@@ -87,16 +121,16 @@ struct Filter::State {
 
 // The functions of Index, by file.
 std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vectors,
-                            const UpsertOptions& options);                            // write.cpp
+                            const UpsertOptions& options);  // write.cpp
 std::vector<std::uint8_t> remove(Store& store, const KeySpan& keys, const WriteOptions& options);
-CheckReport check(const Store& store);                                                // check.cpp
-std::string digest(const Store& store);                                               // digest.cpp
+CheckReport check(const Store& store);   // check.cpp
+std::string digest(const Store& store);  // digest.cpp
 
-// Brings a caller's vector into the form in which vectors are stored: padded, and of unit length under
-// cosine (one whose length is 1 to within 1e-6 stays as it is, so that what get() returned can be put
-// back unchanged). False if it cannot be stored.
+// Brings a caller's vector into the form in which vectors are stored: padded, and of unit length
+// under cosine (one whose length is 1 to within 1e-6 stays as it is, so that what get() returned
+// can be put back unchanged). False if it cannot be stored.
 bool prepare_vector(const IndexOptions& options, const float* from, float* to,
-                    std::size_t padded_dim) noexcept;                                 // vectors.cpp
+                    std::size_t padded_dim) noexcept;  // vectors.cpp
 [[noreturn]] void throw_bad_vectors(const IndexOptions& options, const MatrixView& vectors,
                                     std::vector<std::uint64_t> rows, const char* what);
 void require_key_type(const Store& store, const KeySpan& keys);

@@ -22,7 +22,9 @@ class Team {
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
 
-  [[nodiscard]] unsigned size() const noexcept { return static_cast<unsigned>(workers_.size()) + 1; }
+  [[nodiscard]] unsigned size() const noexcept {
+    return static_cast<unsigned>(workers_.size()) + 1;
+  }
 
   // Calls work(item, worker) for every item in [0, items), worker in [0, size()); blocks of `grain`
   // items are handed out as workers become free. Returns when all are done; rethrows the first

@@ -1,8 +1,8 @@
 // Traversal of the graph: greedy descent and beam search, over linked rows.
 //
-// Malkov and Yashunin, HNSW (TPAMI 2020), algorithms 2 and 5. The loop works in two passes: it first
-// collects the unvisited neighbours, then measures them with the vectors of the next few already on
-// their way from memory.
+// Malkov and Yashunin, HNSW (TPAMI 2020), algorithms 2 and 5. The loop works in two passes: it
+// first collects the unvisited neighbours, then measures them with the vectors of the next few
+// already on their way from memory.
 #pragma once
 
 #include <algorithm>
@@ -13,12 +13,13 @@
 
 namespace upvec {
 
-// Lines that are requested ahead of the vector being measured. The search prototype found 64 to 96 lines
-// in flight best on Zen 5 at 128 and 384 dimensions (8 and 2-4 vectors); more made it slower.
+// Lines that are requested ahead of the vector being measured. The search prototype found 64 to 96
+// lines in flight best on Zen 5 at 128 and 384 dimensions (8 and 2-4 vectors); more made it slower.
 inline constexpr std::size_t kLinesInFlight = 96;
 
 inline std::size_t prefetch_lookahead(const Space& space) {
-  return std::clamp<std::size_t>(kLinesInFlight * simd::kCacheLineBytes / space.vector_bytes(), 2, 32);
+  return std::clamp<std::size_t>(kLinesInFlight * simd::kCacheLineBytes / space.vector_bytes(), 2,
+                                 32);
 }
 
 // Vectors that a kernel measures side by side.
@@ -78,8 +79,8 @@ inline Neighbor descend(const Graph& graph, const float* query, Slot start, unsi
   return best;
 }
 
-// Beam search on one level from the candidates already in scratch.pool (visited must know them too).
-// Every slot that is measured is shown to accept(Neighbor).
+// Beam search on one level from the candidates already in scratch.pool (visited must know them
+// too). Every slot that is measured is shown to accept(Neighbor).
 template <typename Accept>
 void beam_search(const Graph& graph, const float* query, unsigned level, Scratch& scratch,
                  const Accept& accept) {

@@ -10,8 +10,9 @@
 namespace upvec {
 namespace {
 
-// Rows planned on one frozen graph. From 1 to 1,024 recall does not change, since rows of a sub-batch are
-// measured against each other; at 256 these extra distances cost 1 to 5 % and threads wait little.
+// Rows planned on one frozen graph. From 1 to 1,024 recall does not change, since rows of a
+// sub-batch are measured against each other; at 256 these extra distances cost 1 to 5 % and threads
+// wait little.
 constexpr std::size_t kSubBatch = 256;
 
 struct Change {
@@ -140,8 +141,7 @@ class Writer {
     team_.run(items.size(), 4, [&](std::size_t i, unsigned worker) {
       plan_item(graph_, items, i, store_.options.ef_construction, *scratches_[worker]);
     });
-    const std::vector<ForcedLink> forced =
-        store_.anchors.reattach(items, scratches_[0]->counters);
+    const std::vector<ForcedLink> forced = store_.anchors.reattach(items, scratches_[0]->counters);
     std::vector<Slot> starved = store_.commit.run(items, forced, team_, scratches_);
     for (const Item& item : items) settle(item);
     store_.choose_entry();
@@ -153,6 +153,8 @@ class Writer {
     info.flags &= static_cast<std::uint8_t>(~kInFlight);
     const std::size_t level = item.levels.size() - 1;
     if (item.leaves_place()) {
+      // First, so that a reader who meets the new row finds the slot there.
+      store_.changes.add(seq_, item.slot);
       graph_.row_of[item.slot].store(graph_.planned_of[item.slot], std::memory_order_release);
     }
     if (item.task == Task::kInsert && level > 0) store_.by_level[level].insert(item.slot);
@@ -272,8 +274,7 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
                                                  std::to_string(vectors.rows) + " vectors");
   }
   const PreparedRows prepared(store, vectors);
-  const std::vector<std::uint64_t> positions =
-      without_duplicates(store, keys, options.duplicates);
+  const std::vector<std::uint64_t> positions = without_duplicates(store, keys, options.duplicates);
 
   const std::scoped_lock lock(store.write_mutex);
   require_writable(store);
@@ -295,7 +296,8 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
       inserts += known ? 0 : 1;
     } else if (options.mode == Mode::kInsertOnly) {
       continue;
-    } else if (std::memcmp(store.graph.planned_vector(found[i]), prepared.row(i), vector_bytes) == 0) {
+    } else if (std::memcmp(store.graph.planned_vector(found[i]), prepared.row(i), vector_bytes) ==
+               0) {
       outcomes[i] = Outcome::kUnchanged;
     } else {
       outcomes[i] = Outcome::kUpdated;
@@ -335,24 +337,21 @@ std::vector<std::uint8_t> remove(Store& store, const KeySpan& keys, const WriteO
   std::vector<Change> changes;
   for (std::size_t i = 0; i < keys.size(); ++i) {
     if (found[i] == kNoValue) continue;
-    SlotInfo& info = store.graph.info[found[i]];
-    if ((info.flags & kLive) == 0) continue;
-    removed[i] = 1;  // also where the batch names the key again
-    if ((info.flags & kLeaving) != 0) continue;
-    info.flags |= kLeaving;
+    if ((store.graph.info[found[i]].flags & kLive) == 0) continue;
+    removed[i] = 1;
     changes.push_back({i, found[i], Task::kRemove});
   }
   if (changes.empty()) return removed;
-  try {
-    store.graph.rows.reserve(changes.size());
-  } catch (...) {
-    for (const Change& change : changes) {
-      store.graph.info[change.slot].flags &= static_cast<std::uint8_t>(~kLeaving);
-    }
-    throw;
-  }
+  store.graph.rows.reserve(changes.size());
   Writer writer(store, options, changes.size());
   CommitGuard guard(store);
+  std::erase_if(changes, [&](const Change& change) {
+    std::uint8_t& flags = store.graph.info[change.slot].flags;
+    const bool again = (flags & kLeaving) != 0;
+    flags |= kLeaving;
+    if (again) removed[change.position] = 0;
+    return again;
+  });
   for (const Change& change : changes) {
     // The tombstone carries the vector: readers of older versions may still pass through.
     writer.write_row(change, store.graph.info[change.slot].key,

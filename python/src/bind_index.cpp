@@ -1,4 +1,5 @@
-// _core.Index, _core.Snapshot, _core.Filter: convert arguments, release the GIL, make one core call.
+// _core.Index, _core.Snapshot, _core.Filter: convert arguments, release the GIL, make one core
+// call.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -19,7 +20,8 @@ namespace {
 namespace py = pybind11;
 
 template <typename E, std::size_t N>
-E parse(const std::string& name, const char* argument, const std::pair<const char*, E> (&choices)[N]) {
+E parse(const std::string& name, const char* argument,
+        const std::pair<const char*, E> (&choices)[N]) {
   std::string wanted;
   for (const auto& [text, value] : choices) {
     if (name == text) return value;
@@ -31,13 +33,12 @@ E parse(const std::string& name, const char* argument, const std::pair<const cha
 constexpr std::pair<const char*, Metric> kMetrics[] = {
     {"l2", Metric::kL2}, {"ip", Metric::kInnerProduct}, {"cosine", Metric::kCosine}};
 constexpr std::pair<const char*, KeyType> kKeyTypes[] = {{"int64", KeyType::kInt64},
-                                                        {"str", KeyType::kString}};
+                                                         {"str", KeyType::kString}};
 constexpr std::pair<const char*, Mode> kModes[] = {{"upsert", Mode::kUpsert},
-                                                  {"insert_only", Mode::kInsertOnly},
-                                                  {"update_only", Mode::kUpdateOnly}};
-constexpr std::pair<const char*, Duplicates> kDuplicates[] = {{"error", Duplicates::kError},
-                                                             {"first", Duplicates::kFirst},
-                                                             {"last", Duplicates::kLast}};
+                                                   {"insert_only", Mode::kInsertOnly},
+                                                   {"update_only", Mode::kUpdateOnly}};
+constexpr std::pair<const char*, Duplicates> kDuplicates[] = {
+    {"error", Duplicates::kError}, {"first", Duplicates::kFirst}, {"last", Duplicates::kLast}};
 
 template <typename E, std::size_t N>
 const char* name_of(E value, const std::pair<const char*, E> (&choices)[N]) {
@@ -49,7 +50,8 @@ const char* name_of(E value, const std::pair<const char*, E> (&choices)[N]) {
 
 class BoundSnapshot {
  public:
-  explicit BoundSnapshot(Snapshot snapshot) : seq_(snapshot.seq()), snapshot_(std::move(snapshot)) {}
+  explicit BoundSnapshot(Snapshot snapshot)
+      : seq_(snapshot.seq()), snapshot_(std::move(snapshot)) {}
   [[nodiscard]] std::uint64_t seq() const noexcept { return seq_; }
   void release() { snapshot_.reset(); }
   [[nodiscard]] const Snapshot* get() const {

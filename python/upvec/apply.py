@@ -33,8 +33,9 @@ AnyArray: TypeAlias = npt.NDArray[Any]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 RowIds: TypeAlias = npt.NDArray[np.int64]
 
-# The key index keeps row ids in 32 bits, with one value to say "none".
-MAX_ROWS = 2**32 - 2
+# An index of vectors holds so many keys. Half of what its rows are numbered by: in one commit, every row
+# may get a second version.
+MAX_ROWS = 2**30
 _NO_RIDS = np.empty(0, dtype=np.int64)
 
 

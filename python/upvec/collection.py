@@ -371,17 +371,22 @@ class Collection:
         with self._writing:
             self._check_writable()
             head = self._head
-            resolution = resolve(
-                self._schema,
-                batch,
-                state=head,
-                tables=self._engine.tables,
-                indexes=self._engine.indexes,
-                rules=rules,
-                on=table.name,
-                duplicates=duplicates,
-                if_version=if_version,
-            )
+            try:
+                resolution = resolve(
+                    self._schema,
+                    batch,
+                    state=head,
+                    tables=self._engine.tables,
+                    indexes=self._engine.indexes,
+                    rules=rules,
+                    on=table.name,
+                    duplicates=duplicates,
+                    if_version=if_version,
+                )
+            except ConflictError:
+                # What it conflicts with may not be on the disk yet.
+                self._acknowledge(head)
+                raise
             state, after = head, resolution.rids
             if len(resolution.inserts) or len(resolution.updates):
                 effects = self._engine.upsert_effects(head, resolution, batch.rows)

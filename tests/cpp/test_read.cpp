@@ -331,4 +331,47 @@ TEST_CASE("more candidates than memory holds may be asked for") {
   CHECK(fixture.index.search(query.view(), 3, options).counts[0] == 3);
 }
 
+// The share of the exact answers at a snapshot that search() finds there.
+double recall_at(const Index& index, const Snapshot& snapshot, const Matrix& queries,
+                 std::size_t k) {
+  SearchOptions search;
+  search.snapshot = &snapshot;
+  const SearchResult found = index.search(queries.view(), k, search);
+  const SearchResult exact = index.exact_search(queries.view(), k, search);
+  std::size_t same = 0;
+  for (std::size_t i = 0; i < queries.view().rows; ++i) {
+    const auto begin = exact.keys.ints.begin() + static_cast<std::ptrdiff_t>(i * k);
+    for (std::size_t j = 0; j < k; ++j) {
+      same +=
+          std::count(begin, begin + static_cast<std::ptrdiff_t>(k), found.keys.ints[i * k + j]) != 0
+              ? 1
+              : 0;
+    }
+  }
+  return static_cast<double>(same) / static_cast<double>(queries.view().rows * k);
+}
+
+TEST_CASE("a search at a snapshot finds what was there although everything moved since") {
+  Fixture fixture(KeyType::kInt64);
+  fixture.upsert(range(0, 1500));
+  const Snapshot before = fixture.index.snapshot();
+  const Matrix queries = VectorSource{kDim, 5}.matrix(50);
+  CHECK(recall_at(fixture.index, before, queries, 10) > 0.95);
+  fixture.upsert(range(0, 500));
+  CHECK(recall_at(fixture.index, before, queries, 10) > 0.95);
+  fixture.upsert(range(500, 1500));
+  CHECK(recall_at(fixture.index, before, queries, 10) > 0.95);
+  fixture.remove(range(0, 1400));
+  fixture.upsert(range(2000, 3000));
+  CHECK(recall_at(fixture.index, before, queries, 10) > 0.95);
+}
+
+TEST_CASE("a commit that is not published yet takes no recall from readers") {
+  Fixture fixture(KeyType::kInt64);
+  fixture.upsert(range(0, 1500));
+  fixture.upsert(range(0, 1500), false);
+  const Snapshot published = fixture.index.snapshot();
+  CHECK(recall_at(fixture.index, published, VectorSource{kDim, 5}.matrix(50), 10) > 0.95);
+}
+
 }  // namespace

@@ -3,8 +3,8 @@
 // Thread safety: every function may be called from any thread at any time. Writers (upsert, remove,
 // publish, reserve, save, check, digest) take turns; readers (get, search, …) never wait for them.
 // A reader sees the state of one commit: all of a batch or nothing of it.
-// A function that throws has changed nothing, except on exhausted memory in the middle of a commit, after
-// which the index can be read but refuses to be written.
+// A function that throws has changed nothing, except on exhausted memory in the middle of a commit,
+// after which the index can be read but refuses to be written.
 #pragma once
 
 #include <cstddef>
@@ -74,17 +74,18 @@ struct RangeResult {
 
 struct CheckReport {
   std::size_t live = 0;
-  std::size_t reachable = 0;       // live slots found breadth first from the entry, on level 0
-  std::size_t dangling = 0;        // links to slots that are not live, or not on that level
-  std::size_t doubled = 0;         // links that stand twice in a list
+  std::size_t reachable = 0;  // live slots found breadth first from the entry, on level 0
+  std::size_t dangling = 0;   // links to slots that are not live, or not on that level
+  std::size_t doubled = 0;    // links that stand twice in a list
   std::size_t self_links = 0;
   std::size_t in_list_errors = 0;  // in-lists that do not agree with the links
   std::size_t anchor_errors = 0;   // anchors without a mutual link, or that do not lead to the root
   std::size_t key_errors = 0;      // keys that do not lead to their slot
   std::size_t pending = 0;         // slots whose planned row was not published
   std::size_t below_floor = 0;     // slots with fewer links than a quarter of the cap
-  std::vector<std::size_t> degrees;     // histogram on level 0, by number of links
-  std::vector<std::size_t> in_degrees;  // the same of links that lead here, by powers of two: 0, 1, 2-3, …
+  std::vector<std::size_t> degrees;  // histogram on level 0, by number of links
+  std::vector<std::size_t>
+      in_degrees;  // the same of links that lead here, by powers of two: 0, 1, 2-3, …
 
   // Every invariant holds. (below_floor is quality, not an invariant: a small graph has few links.)
   [[nodiscard]] bool ok() const noexcept {
@@ -104,7 +105,7 @@ struct Stats {
   std::size_t other_bytes = 0;
   unsigned max_level = 0;
   std::vector<std::size_t> degrees;  // histogram on level 0, by number of links
-  std::uint64_t queries = 0;  // searches, with those made to place rows
+  std::uint64_t queries = 0;         // searches, with those made to place rows
   std::uint64_t distances = 0;
   std::uint64_t hops = 0;
 };
@@ -152,7 +153,7 @@ class Index {
   // One outcome a row. Vectors must be finite, of the index's dimension, and not zero under cosine.
   std::vector<Outcome> upsert(const KeySpan& keys, MatrixView vectors,
                               const UpsertOptions& options = {});
-  // 1 where something was removed.
+  // 1 where something was removed; of a key that is named twice, at the first place.
   std::vector<std::uint8_t> remove(const KeySpan& keys, const WriteOptions& options = {});
   // Makes every commit so far visible. Returns the published seq.
   std::uint64_t publish();
@@ -164,7 +165,8 @@ class Index {
   [[nodiscard]] Snapshot head_snapshot() const;
   [[nodiscard]] Filter filter(const KeySpan& allowed, const ReadOptions& options = {}) const;
 
-  // vectors: room for keys.size() * dim floats; found: for keys.size(). Rows not found become zeros.
+  // vectors: room for keys.size() * dim floats; found: for keys.size(). Rows not found become
+  // zeros.
   void get(const KeySpan& keys, float* vectors, std::uint8_t* found,
            const ReadOptions& options = {}) const;
   [[nodiscard]] SearchResult search(MatrixView queries, std::size_t k,
@@ -178,6 +180,7 @@ class Index {
   [[nodiscard]] Keys keys(const ReadOptions& options = {}) const;
   [[nodiscard]] std::size_t size() const noexcept;  // published
 
+  // Of the newest commit, published or not; what is loaded or copied is published.
   // Written to a temporary file, synced, then renamed to path.
   void save(const std::string& path) const;
   // With map, the file is read through a mapping instead of a buffer.

@@ -33,8 +33,8 @@ AnyArray: TypeAlias = npt.NDArray[Any]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 RowIds: TypeAlias = npt.NDArray[np.int64]
 
-# An index of vectors holds so many keys. Half of what its rows are numbered by: in one commit, every row
-# may get a second version.
+# Half of what the rows of a vector index are numbered by: in one commit, every row may get a second
+# version.
 MAX_ROWS = 2**30
 _NO_RIDS = np.empty(0, dtype=np.int64)
 

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from .apply import Engine
 from .errors import (
     ClosedError,
+    ConflictError,
     DimensionError,
     ForkedError,
     InvalidRowError,

@@ -23,8 +23,6 @@ install(FILES ${PROJECT_BINARY_DIR}/upvec-config.cmake
         DESTINATION ${UPVEC_CMAKE_DIR})
 
 if(SKBUILD)
-  if(TARGET upvec_core)
-    install(TARGETS upvec_core LIBRARY DESTINATION .)
-  endif()
+  install(TARGETS upvec_core LIBRARY DESTINATION .)
   install(DIRECTORY bench/data/ DESTINATION data)
 endif()

@@ -27,11 +27,6 @@ file(GLOB UPVEC_SOURCES CONFIGURE_DEPENDS cpp/src/*.cpp cpp/src/simd/*.cpp)
 file(GLOB UPVEC_KERNELS CONFIGURE_DEPENDS cpp/src/simd/distance_*.cpp)
 list(REMOVE_ITEM UPVEC_SOURCES ${UPVEC_KERNELS})
 
-if(NOT UPVEC_SOURCES)
-  file(WRITE ${PROJECT_BINARY_DIR}/empty.cpp "")
-  set(UPVEC_SOURCES ${PROJECT_BINARY_DIR}/empty.cpp)
-endif()
-
 add_library(upvec STATIC ${UPVEC_SOURCES})
 add_library(upvec::upvec ALIAS upvec)
 upvec_compile_as_our_own(upvec)

@@ -326,9 +326,25 @@ _FILL: dict[str, Any] = {
 }
 
 
+def _as_microseconds(raw: AnyArray) -> AnyArray:
+    try:
+        return raw.astype("datetime64[us]")
+    except OverflowError:  # numpy 2.5; earlier ones wrap around without a word
+        at = next(i for i in range(len(raw)) if not _fits_microseconds(raw[i : i + 1]))
+        raise _Wrong([at], raw[at], "timestamp (64 bits of microseconds)") from None
+
+
+def _fits_microseconds(value: AnyArray) -> bool:
+    try:
+        value.astype("datetime64[us]")
+    except OverflowError:
+        return False
+    return True
+
+
 def _from_array(kind: str, raw: AnyArray) -> Column:
     if kind == "timestamp":
-        values = raw.astype("datetime64[us]")
+        values = _as_microseconds(raw)
         missing = np.isnat(values)
         lost = missing != np.isnat(raw)
         if np.promote_types(raw.dtype, values.dtype) == values.dtype:  # of a coarser unit

@@ -134,7 +134,7 @@ def test_what_is_null_is_neither_true_nor_false(text: str) -> None:
         ("age >", "cannot read"),
         ("age > 1; vip", "cannot read"),
         ("(" * 5000 + "vip" + ")" * 5000, "cannot read"),
-        ("not " * 5000 + "vip", "cannot read"),
+        ("not " * 5000 + "vip", "cannot read|deeper than 100"),  # as deep as Python parses
         ("not " * 101 + "vip", "deeper than 100"),
         ("__import__('os').system('x')", "wanted one of the methods"),
         ("age.__class__", "wanted a condition"),

@@ -115,7 +115,7 @@ def test_timestamps_come_from_datetimes_dates_and_datetime64() -> None:
     ):
         assert one("t", value) == wanted, value
     assert one("t", dt.date(2020, 1, 2)) == dt.datetime(2020, 1, 2)  # noqa: DTZ001
-    assert one("t", np.datetime64("NaT")) is None
+    assert one("t", np.datetime64("NaT", "us")) is None
     mixed = [{"id": "a", "t": dt.date(2020, 1, 2)}, {"id": "b", "t": np.datetime64("2020-01-03")}]
     assert cells(ingest(SCHEMA, mixed), "t")[1] == dt.datetime(2020, 1, 3)  # noqa: DTZ001
     before_1970 = np.array(["1900-01-01", "NaT"], "M8[D]")
@@ -272,7 +272,7 @@ def test_masked_values_are_null_and_a_vector_is_masked_as_a_whole() -> None:
 
 def test_nat_of_pandas_is_null_beside_other_moments() -> None:
     moment = dt.datetime(2020, 1, 1, tzinfo=UTC)
-    values = [pd.NaT, moment, np.datetime64("NaT"), dt.date(2020, 1, 1), pd.Timestamp(moment)]
+    values = [pd.NaT, moment, np.datetime64("NaT", "us"), dt.date(2020, 1, 1), pd.Timestamp(moment)]
     batch = ingest(SCHEMA, {"id": list("abcde"), "t": values})
     naive = moment.replace(tzinfo=None)
     assert cells(batch, "t") == [None, naive, None, naive, naive]

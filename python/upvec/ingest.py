@@ -443,7 +443,7 @@ def _timestamps(raw: list[Any], types: set[type]) -> AnyArray:
 
 def _without_zone(value: Any, at: int) -> Any:
     if isinstance(value, dt.datetime) and value != value:  # noqa: PLR0124  (pandas' NaT)
-        return np.datetime64("NaT")
+        return np.datetime64("NaT", "us")
     if not isinstance(value, dt.datetime) or value.tzinfo is None:
         return value
     try:

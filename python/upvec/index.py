@@ -287,7 +287,7 @@ class Index:
         Returns
         -------
         ndarray (n,) of bool
-            True where something was removed.
+            True where something was removed; of a key that is named twice, at the first place.
         """
         return self._core.remove(
             self._key_column(keys, "keys"), threads=_require_int("threads", threads, 0, 4096)

@@ -132,7 +132,8 @@ def check_rows(col: upvec.Collection, written: Written) -> None:
     mails = [row["mail"] for row in stored.values()]
     assert col.get(mails, on="mail")["id"].tolist() == list(stored)
     some = list(written.rows)[:20]
-    hits = col.search(np.array([written.rows[key][1] for key in some]), k=1, exact=True)
+    queries = np.array([written.rows[key][1] for key in some]).reshape(-1, DIM)
+    hits = col.search(queries, k=1, exact=True)
     assert hits["id"].tolist() == some
 
 

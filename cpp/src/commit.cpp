@@ -73,8 +73,9 @@ void Commit::gather(std::span<const Item> items, std::span<const ForcedLink> for
   wishes_.clear();
   for (std::uint32_t i = 0; i < items.size(); ++i) {
     const Item& item = items[i];
-    for (std::uint8_t level = 0; level < item.levels.size(); ++level) {
-      const LevelPlan& plan = item.levels[level];
+    for (std::size_t l = 0; l < item.levels.size(); ++l) {
+      const auto level = static_cast<std::uint8_t>(l);
+      const LevelPlan& plan = item.levels[l];
       wishes_.push_back(
           {list_key(item.slot, level), item.slot, kNoSlot, 0.0F, i, level, Want::kOwn});
       for (const Neighbor& link : plan.links) {

@@ -23,6 +23,7 @@ struct Change {
 
 [[noreturn]] void throw_duplicates(const KeySpan& keys, std::vector<std::uint64_t> repeated) {
   const std::uint64_t at = repeated.front();
+  const std::size_t count = repeated.size();
   std::string key;
   if (keys.type() == KeyType::kInt64) {
     key = std::to_string(keys.int_at(at));
@@ -31,8 +32,7 @@ struct Change {
   }
   throw Error(ErrorCode::kDuplicateKey,
               "key " + key + " at row " + std::to_string(at) + " is in the batch already (" +
-                  std::to_string(repeated.size()) +
-                  " such rows); pass duplicates=\"first\" or \"last\"",
+                  std::to_string(count) + " such rows); pass duplicates=\"first\" or \"last\"",
               std::move(repeated));
 }
 
@@ -105,6 +105,7 @@ class Writer {
       });
       if (starved.empty()) continue;
       std::vector<Change> again;
+      again.reserve(starved.size());
       for (const Slot slot : starved) again.push_back({0, slot, Task::kRelink});
       for (std::size_t at = 0; at < again.size(); at += kSubBatch) {
         run(std::span<const Change>(again).subspan(at, std::min(kSubBatch, again.size() - at)));

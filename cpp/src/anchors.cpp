@@ -5,8 +5,8 @@
 
 namespace upvec {
 
-// At most 8 children (the update prototype's figure), and for small degrees so few that a list
-// always has room for the children and the anchor after it was pruned.
+// At most 8 children (a choice, not tuned), and for small degrees so few that a list always has
+// room for the children and the anchor after it was pruned.
 Anchors::Anchors(Graph& graph)
     : graph_(graph),
       max_children_(

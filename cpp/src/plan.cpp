@@ -51,13 +51,13 @@ void collect_peers(const Graph& graph, std::span<const Item> items, std::size_t 
 // on 18,000 x 384 text embeddings, M = 16, alpha 1.1; distances a row to insert, and a query at
 // recall@10 of .95 and .99:
 //   candidates  own links  headroom   insert   .95    .99
-//   all (450)      1         .85       5,490   578   1,230
-//   96             1         .85       3,760   577   1,234
-//   96            3/4        .85       3,410   591   1,230
-//   64            3/4        .85       2,970   580   1,239
-//   64            3/4        .78       2,810   564   1,222
+//   all (450)      1         .85       5,490   583   1,228
+//   96             1         .85       3,770   577   1,234
+//   96            3/4        .85       3,430   591   1,230
+//   64            3/4        .85       3,010   580   1,239
+//   64            3/4        .78       2,870   565   1,222
 //   48            3/4        .78       2,580   572   1,245
-//   96            1/2        .85       2,540   588   1,306
+//   96            1/2        .85       2,610   588   1,306
 constexpr std::size_t kPruneCandidates = 64;
 std::size_t own_links(std::size_t cap) { return cap * 3 / 4; }
 

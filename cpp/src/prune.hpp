@@ -13,9 +13,10 @@
 
 namespace upvec {
 
-// On squared distances. Of 1.0, 1.1, 1.2 and 1.44, 1.1 was best on text embeddings at equal ef and
-// costs half the pruning distances of 1.2. Raw inner products may be negative, where a factor has
-// no meaning.
+// On squared distances. On 18,000 x 384 text embeddings, distances a query at recall@10 of .95 and
+// .99: 1.0 needs 657 and 1,482, 1.1 583 and 1,228, 1.2 573 and 1,234 (all candidates considered);
+// with 96 candidates and fewer own links 1.1 591 and 1,230, 1.2 585 and 1,313. Raw inner products
+// may be negative, where a factor has no meaning.
 inline float prune_alpha(Metric metric) { return metric == Metric::kInnerProduct ? 1.0F : 1.1F; }
 
 // candidates: ascending, no slot twice. is_protected(slot) keeps one unconditionally.

@@ -13,8 +13,9 @@
 
 namespace upvec {
 
-// Lines that are requested ahead of the vector being measured. The search prototype found 64 to 96
-// lines in flight best on Zen 5 at 128 and 384 dimensions (8 and 2-4 vectors); more made it slower.
+// Lines that are requested ahead of the vector being measured. Taken from an earlier prototype, for
+// which 64 to 96 lines in flight were best on Zen 5 at 128 and 384 dimensions (8 and 2-4 vectors)
+// and more made it slower; not yet tuned here.
 inline constexpr std::size_t kLinesInFlight = 96;
 
 inline std::size_t prefetch_lookahead(const Space& space) {

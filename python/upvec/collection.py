@@ -6,7 +6,8 @@ share one sync) → publish the state → return. What fails before the log has 
 fails after it poisons the handle, since the outcome is then unknown.
 
 Reading takes the published state, once, and no lock. So a reader sees whole commits only, and
-only such as were synced.
+only such as were synced; a collection opened read-only beside a writer may see one more, whose
+sync is still under way.
 
 Thread safety: a collection may be used from any thread.
 """

@@ -320,7 +320,7 @@ def test_poisoned_error_when_a_sync_fails(tmp_path: Path) -> None:
     col.upsert(ROWS)
     files.failing = "sync"
     with pytest.raises(errors.PoisonedError) as caught:
-        col.upsert([{"id": "c"}])
+        col.upsert([{"id": "c", "email": "c@x"}])
     assert caught.value.unknown == 2
     assert isinstance(caught.value.cause, OSError)
     files.failing = ""
@@ -330,6 +330,9 @@ def test_poisoned_error_when_a_sync_fails(tmp_path: Path) -> None:
         col.upsert([{"id": "d"}])
     assert caught.value.unknown is None
     assert col["a"]["age"] == 1
+    # Nor is a row refused for the sake of one of which that is unknown.
+    with pytest.raises(errors.PoisonedError):
+        col.upsert([{"id": "e", "email": "c@x"}])
     col.close()
     with upvec.open(tmp_path / "c") as again:
         assert again["a"]["age"] == 1

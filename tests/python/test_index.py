@@ -303,6 +303,13 @@ BAD_CALLS: list[tuple[str, type[Exception], str, Callable[[upvec.Index], Any]]] 
     ("remove str", TypeError, "", lambda ix: ix.remove(["a"])),
     ("get one", TypeError, "keys", lambda ix: ix.get(3)),
     ("k 0", ValueError, "k = 0", lambda ix: ix.search(normal(1), 0)),
+    ("k huge", upvec.LimitError, "k = 1073741824", lambda ix: ix.search(normal(1), 2**30)),
+    (
+        "count of duplicates",
+        upvec.DuplicateKeyError,
+        "2 such rows",
+        lambda ix: ix.upsert([7, 7, 7], normal(3)),
+    ),
     ("k type", TypeError, "k must", lambda ix: ix.search(normal(1), 2.0)),
     ("ef 0", ValueError, "ef = 0", lambda ix: ix.search(normal(1), 2, ef=0)),
     ("query dim", upvec.DimensionError, "dim 3", lambda ix: ix.search([1, 2, 3])),

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cassert>
 
+#include "points.hpp"
+
 namespace upvec {
 
 // At most 8 children (a choice, not tuned), and for small degrees so few that a list always has
@@ -89,6 +91,12 @@ void Anchors::attach(Slot child, Slot anchor, std::vector<ForcedLink>& forced) {
   forced.push_back({anchor, child});
 }
 
+float Anchors::distance(Slot a, Slot b) const {
+  return with_points(graph_, [&](const auto& points) {
+    return points.distance(points.linked(a), points.linked(b));
+  });
+}
+
 void Anchors::neighbors_of(const Loose& loose, Counters& counters) {
   if (loose.item != nullptr) {
     near_.assign(loose.item->levels[0].links.begin(), loose.item->levels[0].links.end());
@@ -97,12 +105,11 @@ void Anchors::neighbors_of(const Loose& loose, Counters& counters) {
   std::vector<Slot> links(graph_.base.cap());
   links.resize(graph_.base.read(loose.slot, links.data()));
   near_.clear();
-  const float* const vector = graph_.linked_vector(loose.slot);
   for (const Slot other : links) {
     // Links to slots that are being moved or removed will be gone.
     if ((graph_.info[other].flags & (kInFlight | kLeaving)) != 0) continue;
     ++counters.distances;
-    near_.push_back({graph_.space.distance(vector, graph_.linked_vector(other)), other});
+    near_.push_back({distance(loose.slot, other), other});
   }
   std::sort(near_.begin(), near_.end());
 }
@@ -123,7 +130,6 @@ bool Anchors::attach_to_neighbor(const Loose& loose, Counters& counters,
 void Anchors::attach_anywhere(const Loose& loose, Counters& counters,
                               std::vector<ForcedLink>& forced) {
   neighbors_of(loose, counters);
-  const float* const vector = graph_.linked_vector(loose.slot);
   std::vector<Slot> links(graph_.base.cap());
   Neighbor best{0.0F, kNoSlot};
   for (const Neighbor& near : near_) {
@@ -133,7 +139,7 @@ void Anchors::attach_anywhere(const Loose& loose, Counters& counters,
       if (other == loose.slot || (graph_.info[other].flags & kLeaving) != 0 || !accepts(other))
         continue;
       ++counters.distances;
-      const Neighbor candidate{graph_.space.distance(vector, graph_.linked_vector(other)), other};
+      const Neighbor candidate{distance(loose.slot, other), other};
       if (best.slot == kNoSlot || candidate < best) best = candidate;
     }
   }

@@ -50,6 +50,7 @@ class Anchors {
   [[nodiscard]] bool accepts(Slot slot);
   [[nodiscard]] bool reaches_root(Slot slot);
   [[nodiscard]] Slot place_in_tree(const std::vector<ForcedLink>& forced) const;
+  [[nodiscard]] float distance(Slot a, Slot b) const;
   void neighbors_of(const Loose& loose, Counters& counters);
 
   Graph& graph_;

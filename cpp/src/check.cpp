@@ -138,7 +138,7 @@ class Checker {
         ++report_.key_errors;
       } else if (live(slot)) {
         ++live_keys;
-        const Row row = graph_.planned_of[slot];
+        const Row row = graph_.planned_row(slot);
         if (row == kNoRow || graph_.rows.header(row).key != static_cast<std::uint64_t>(key)) {
           ++report_.key_errors;
         }

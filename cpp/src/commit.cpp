@@ -56,7 +56,9 @@ std::vector<Slot> Commit::run(std::span<const Item> items, std::span<const Force
   team.run(groups, 16, [&](std::size_t group, unsigned worker) {
     const std::span<const Wish> wishes(wishes_.data() + group_starts_[group],
                                        group_starts_[group + 1] - group_starts_[group]);
-    write_list(wishes, items, workers_[worker], *scratches[worker]);
+    with_points(graph_, [&](const auto& points) {
+      write_list(points, wishes, items, workers_[worker], *scratches[worker]);
+    });
   });
   update_in_lists(team);
 
@@ -98,7 +100,8 @@ void Commit::gather(std::span<const Item> items, std::span<const ForcedLink> for
   group_by(wishes_, group_starts_, [](const Wish& a, const Wish& b) { return a.list == b.list; });
 }
 
-void Commit::write_list(std::span<const Wish> wishes, std::span<const Item> items, Worker& worker,
+template <typename Points>
+void Commit::write_list(const Points& points, std::span<const Wish> wishes, std::span<const Item> items, Worker& worker,
                         Scratch& scratch) {
   const Slot target = wishes[0].target;
   const unsigned level = wishes[0].level;
@@ -107,7 +110,7 @@ void Commit::write_list(std::span<const Wish> wishes, std::span<const Item> item
   worker.before.resize(table.cap());
   worker.before.resize(table.read(list, worker.before.data()));
 
-  start_members(wishes, items, worker, scratch);
+  start_members(points, wishes, items, worker, scratch);
   const bool removed =
       (graph_.info[target].flags & (kInFlight | kLeaving)) == (kInFlight | kLeaving);
   if (!removed) {
@@ -117,10 +120,10 @@ void Commit::write_list(std::span<const Wish> wishes, std::span<const Item> item
     }
     for (const Wish& wish : wishes) {
       if (wish.want == Want::kLost && worker.members.size() < bridge_below(table.cap())) {
-        bridge(wish, items[wish.item], worker, scratch);
+        bridge(points, wish, items[wish.item], worker, scratch);
       }
     }
-    if (worker.members.size() > table.cap()) shrink(target, level, worker, scratch);
+    if (worker.members.size() > table.cap()) shrink(points, target, level, worker, scratch);
     if (level == 0 && worker.members.size() < degree_floor(table.cap()) &&
         worker.members.size() < worker.before.size()) {
       worker.starved.push_back(target);
@@ -134,7 +137,8 @@ void Commit::write_list(std::span<const Wish> wishes, std::span<const Item> item
 }
 
 // The target's own new links if it is an item; else its present ones, less those that are lost.
-void Commit::start_members(std::span<const Wish> wishes, std::span<const Item> items,
+template <typename Points>
+void Commit::start_members(const Points& points, std::span<const Wish> wishes, std::span<const Item> items,
                            Worker& worker, Scratch& scratch) {
   worker.members.clear();
   const Wish& first = wishes[0];
@@ -154,7 +158,7 @@ void Commit::start_members(std::span<const Wish> wishes, std::span<const Item> i
   for (const Slot other : worker.before) worker.members.push_back({kUnknown, other});
   for (const Wish& wish : wishes) {
     if (wish.want != Want::kLost) continue;
-    if (stays_useful(wish, items[wish.item], worker, scratch)) continue;
+    if (stays_useful(points, wish, items[wish.item], worker, scratch)) continue;
     std::erase_if(worker.members,
                   [&](const Neighbor& member) { return member.slot == wish.other; });
   }
@@ -162,12 +166,12 @@ void Commit::start_members(std::span<const Wish> wishes, std::span<const Item> i
 
 // A slot that moved may stay linked if it came nearer, or is still no farther than the longest
 // link. (Keeping it by the pruning rule instead hurt recall.)
-bool Commit::stays_useful(const Wish& lost, const Item& item, Worker& worker, Scratch& scratch) {
+template <typename Points>
+bool Commit::stays_useful(const Points& points, const Wish& lost, const Item& item, Worker& worker, Scratch& scratch) {
   if (item.task != Task::kMove || graph_.is_pending(lost.target)) return false;
-  const float* const target = graph_.planned_vector(lost.target);
-  const float now = graph_.space.distance(target, graph_.planned_vector(item.slot));
-  const float then = graph_.space.distance(
-      target, graph_.rows.vector(graph_.row_of[item.slot].load(std::memory_order_relaxed)));
+  const Point target = points.planned(lost.target);
+  const float now = points.distance(target, points.planned(item.slot));
+  const float then = points.distance(target, points.current(item.slot));
   scratch.counters.distances += 2;
   if (now <= then) return true;
   // Far moves are the common case; they are told apart without measuring the whole list.
@@ -177,7 +181,7 @@ bool Commit::stays_useful(const Wish& lost, const Item& item, Worker& worker, Sc
     if (member.slot == item.slot) continue;
     if (std::isnan(member.distance)) {
       ++scratch.counters.distances;
-      member.distance = graph_.space.distance(target, graph_.planned_vector(member.slot));
+      member.distance = points.distance(target, points.planned(member.slot));
     }
     if (now <= member.distance) return true;
   }
@@ -185,42 +189,44 @@ bool Commit::stays_useful(const Wish& lost, const Item& item, Worker& worker, Sc
 }
 
 // The nearest of the old neighbours of the slot that left.
-void Commit::bridge(const Wish& lost, const Item& item, Worker& worker, Scratch& scratch) {
+template <typename Points>
+void Commit::bridge(const Points& points, const Wish& lost, const Item& item, Worker& worker, Scratch& scratch) {
   if (holds(worker.members, lost.other)) return;
-  const float* const target = graph_.linked_vector(lost.target);
+  const Point target = points.linked(lost.target);
   Neighbor best{0.0F, kNoSlot};
   for (const Slot other : item.levels[lost.level].old_links) {
     if (other == lost.target || holds(worker.members, other)) continue;
     if ((graph_.info[other].flags & (kLeaving | kInFlight)) != 0) continue;
     ++scratch.counters.distances;
-    const Neighbor candidate{graph_.space.distance(target, graph_.linked_vector(other)), other};
+    const Neighbor candidate{points.distance(target, points.linked(other)), other};
     if (best.slot == kNoSlot || candidate < best) best = candidate;
   }
   if (best.slot != kNoSlot) worker.members.push_back({kUnknown, best.slot});
 }
 
-void Commit::shrink(Slot target, unsigned level, Worker& worker, Scratch& scratch) {
+template <typename Points>
+void Commit::shrink(const Points& points, Slot target, unsigned level, Worker& worker, Scratch& scratch) {
   // A slot that a later sub-batch will move keeps, until then, the links that are right for its old
   // place: there, everything counts where it is linked now.
   const bool leaves_later =
       graph_.is_pending(target) && (graph_.info[target].flags & kInFlight) == 0;
-  const auto vector_of = [&](Slot slot) {
-    return leaves_later ? graph_.linked_vector(slot) : graph_.planned_vector(slot);
+  const auto point_of = [&](Slot slot) {
+    return leaves_later ? points.linked(slot) : points.planned(slot);
   };
-  const float* const vector = vector_of(target);
+  const Point point = point_of(target);
   for (const Neighbor& member : worker.members) {
-    simd::prefetch_lines(vector_of(member.slot), graph_.space.vector_bytes());
+    simd::prefetch_lines(point_of(member.slot), points.point_bytes());
   }
   for (Neighbor& member : worker.members) {
     if (!leaves_later && !std::isnan(member.distance)) continue;
     ++scratch.counters.distances;
-    member.distance = graph_.space.distance(vector, vector_of(member.slot));
+    member.distance = points.distance(point, point_of(member.slot));
   }
   std::sort(worker.members.begin(), worker.members.end());
   const auto is_protected = [&](Slot slot) {
     return level == 0 && (graph_.info[slot].anchor == target || graph_.info[target].anchor == slot);
   };
-  prune(graph_.space, worker.members, headroom(graph_.table(level).cap()), vector_of, is_protected,
+  prune(points, worker.members, headroom(graph_.table(level).cap()), point_of, is_protected,
         scratch.kept, scratch.counters);
   worker.members.swap(scratch.kept);
 }

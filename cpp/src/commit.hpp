@@ -53,13 +53,20 @@ class Commit {
 
   [[nodiscard]] std::uint64_t list_key(Slot slot, unsigned level) const noexcept;
   void gather(std::span<const Item> items, std::span<const ForcedLink> forced);
-  void write_list(std::span<const Wish> wishes, std::span<const Item> items, Worker& worker,
-                  Scratch& scratch);
-  void start_members(std::span<const Wish> wishes, std::span<const Item> items, Worker& worker,
-                     Scratch& scratch);
-  bool stays_useful(const Wish& lost, const Item& item, Worker& worker, Scratch& scratch);
-  void bridge(const Wish& lost, const Item& item, Worker& worker, Scratch& scratch);
-  void shrink(Slot target, unsigned level, Worker& worker, Scratch& scratch);
+  template <typename Points>
+  void write_list(const Points& points, std::span<const Wish> wishes, std::span<const Item> items,
+                  Worker& worker, Scratch& scratch);
+  template <typename Points>
+  void start_members(const Points& points, std::span<const Wish> wishes,
+                     std::span<const Item> items, Worker& worker, Scratch& scratch);
+  template <typename Points>
+  bool stays_useful(const Points& points, const Wish& lost, const Item& item, Worker& worker,
+                    Scratch& scratch);
+  template <typename Points>
+  void bridge(const Points& points, const Wish& lost, const Item& item, Worker& worker,
+              Scratch& scratch);
+  template <typename Points>
+  void shrink(const Points& points, Slot target, unsigned level, Worker& worker, Scratch& scratch);
   void record_changes(Slot target, unsigned level, Worker& worker);
   void update_in_lists(Team& team);
 

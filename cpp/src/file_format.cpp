@@ -76,7 +76,8 @@ class Saver {
     put(out, static_cast<std::uint32_t>(options.dim));
     put(out, options.metric);
     put(out, options.key_type);
-    put(out, std::uint16_t{0});
+    put(out, options.codes);
+    put(out, std::uint8_t{0});
     put(out, static_cast<std::uint32_t>(options.m));
     put(out, static_cast<std::uint32_t>(options.ef_construction));
     put(out, options.seed);
@@ -255,7 +256,10 @@ Header read_header(Reader& reader, std::size_t file_bytes) {
   reader.require(key_type <= 1, "unknown key type");
   header.options.metric = Metric{metric};
   header.options.key_type = KeyType{key_type};
-  fields.take<std::uint16_t>();
+  const auto codes = fields.take<std::uint8_t>();
+  reader.require(codes <= 1, "unknown codes");
+  header.options.codes = Codes{codes};
+  fields.take<std::uint8_t>();
   header.options.m = fields.take<std::uint32_t>();
   header.options.ef_construction = fields.take<std::uint32_t>();
   header.options.seed = fields.take<std::uint64_t>();
@@ -387,8 +391,8 @@ class Loader {
                      std::memcmp(vector, stored.data(), row_bytes) == 0,
                  "a vector that cannot be stored");
       graph.rows.header(row) = {header_.seq, graph.info[slot].key, kNoRow, 0};
-      graph.planned_of[slot] = row;
       graph.row_of[slot].store(row, std::memory_order_release);
+      if (graph.has_codes) graph.code_space.encode(vector, graph.codes.at(slot));
     }
   }
 

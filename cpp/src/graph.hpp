@@ -5,8 +5,10 @@
 // it, commits write it in parallel, each slot by one thread.
 //
 // A slot has two rows while a batch is on its way:
-//   row_of      what readers see and what its links were made for ("linked" row)
-//   planned_of  what the batch will make it; equal to row_of at all other times
+//   row_of       what readers see and what its links were made for ("linked" row)
+//   planned row  what the batch will make it; the same at all other times. It stands in `pending`.
+// If the index has codes, a slot's code is that of its linked row, and the planned row's code waits
+// in `pending` too.
 #pragma once
 
 #include <array>
@@ -14,7 +16,9 @@
 #include <cstdint>
 #include <set>
 
+#include "codes.hpp"
 #include "links.hpp"
+#include "pending.hpp"
 #include "planes.hpp"
 #include "rows.hpp"
 #include "scratch.hpp"
@@ -42,13 +46,24 @@ struct SlotInfo {
 
 class Graph {
  public:
-  Graph(std::size_t dim, Metric metric, std::size_t m)
-      : space(metric, pad_dim(dim)), rows(dim), base(2 * m), upper(m) {}
+  Graph(std::size_t dim, Metric metric, Codes how, std::size_t m)
+      : space(metric, pad_dim(dim)),
+        code_space(metric, dim),
+        has_codes(how != Codes::kNone),
+        rows(dim),
+        pending(has_codes ? code_space.point_bytes() : 0),
+        codes(code_space.point_bytes()),
+        base(2 * m),
+        upper(m) {}
 
   Space space;
+  CodeSpace code_space;
+  const bool has_codes;
   Rows rows;
+  Pending pending;
   Plane<std::atomic<Row>> row_of;
-  Plane<Row> planned_of;
+  BytePlane codes;                            // by slot; nothing is kept there without has_codes
+  Plane<std::uint32_t> pending_of;            // by slot: its place in `pending`, or 0
   Plane<std::atomic<std::uint32_t>> upper_of;  // first list of the slot in `upper`; 0: level 0 only
   Plane<SlotInfo> info;
   LinkTable base;                 // level 0, one list a slot
@@ -78,22 +93,19 @@ class Graph {
   }
 
   // A planner's view ----------------------------------------------------------------------------
+  [[nodiscard]] bool is_pending(Slot slot) const noexcept { return pending_of[slot] != 0; }
+  [[nodiscard]] Row planned_row(Slot slot) const noexcept {
+    const std::uint32_t place = pending_of[slot];
+    return place != 0 ? pending.row(place) : row_of[slot].load(std::memory_order_relaxed);
+  }
   [[nodiscard]] const float* planned_vector(Slot slot) const noexcept {
-    return rows.vector(planned_of[slot]);
-  }
-  [[nodiscard]] bool is_pending(Slot slot) const noexcept {
-    return planned_of[slot] != row_of[slot].load(std::memory_order_relaxed);
-  }
-  // Where a slot's links will be right once the sub-batch under way is committed.
-  [[nodiscard]] const float* linked_vector(Slot slot) const noexcept {
-    return (info[slot].flags & kInFlight) != 0
-               ? planned_vector(slot)
-               : rows.vector(row_of[slot].load(std::memory_order_relaxed));
+    return rows.vector(planned_row(slot));
   }
 
   void ensure_slots(std::size_t end) {
     row_of.ensure(end);
-    planned_of.ensure(end);
+    if (has_codes) codes.ensure(end);
+    pending_of.ensure(end);
     upper_of.ensure(end);
     info.ensure(end);
     base.ensure(end);

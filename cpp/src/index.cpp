@@ -156,10 +156,11 @@ Stats Index::stats() const {
   stats.rows = graph.rows.in_use();
   stats.seq = store_->head;
   stats.vector_bytes = graph.rows.vector_bytes();
+  stats.code_bytes = graph.codes.allocated_bytes();
   stats.link_bytes = graph.base.allocated_bytes() + graph.upper.allocated_bytes();
   stats.key_bytes = store_->keys.bytes();
   stats.other_bytes = graph.rows.header_bytes() + graph.row_of.allocated_bytes() +
-                      graph.planned_of.allocated_bytes() + graph.upper_of.allocated_bytes() +
+                      graph.pending_of.allocated_bytes() + graph.upper_of.allocated_bytes() +
                       graph.info.allocated_bytes() + graph.upper_top.allocated_bytes();
   const Slot entry = graph.entry.load(std::memory_order_relaxed);
   stats.max_level = entry == kNoSlot ? 0 : graph.level_of(entry);

@@ -23,26 +23,34 @@ void remember_place(const Graph& graph, Slot slot, unsigned level, LevelPlan& pl
 
 // The pool's slots as they will be: without those that leave and those of this sub-batch (which are
 // measured one and all elsewhere), and at their planned rows.
-void collect_found(const Graph& graph, const float* query, Scratch& scratch) {
+template <typename Points>
+void collect_found(const Points& points, Point query, Scratch& scratch) {
+  const Graph& graph = points.graph();
   for (std::size_t i = 0; i < scratch.pool.size(); ++i) {
     Neighbor found = scratch.pool[i];
     if ((graph.info[found.slot].flags & (kLeaving | kInFlight)) != 0) continue;
     if (graph.is_pending(found.slot)) {
       ++scratch.counters.distances;
-      found.distance = graph.space.distance(query, graph.planned_vector(found.slot));
+      found.distance = points.distance(query, points.planned(found.slot));
     }
     scratch.candidates.push_back(found);
   }
 }
 
-void collect_peers(const Graph& graph, std::span<const Item> items, std::size_t index,
-                   unsigned level, const float* query, Scratch& scratch) {
+template <typename Points>
+void collect_peers(const Points& points, std::span<const Item> items, std::size_t index,
+                   unsigned level, Point query, Scratch& scratch) {
+  scratch.slots.clear();
+  scratch.points.clear();
   for (std::size_t i = 0; i < items.size(); ++i) {
     const Item& peer = items[i];
     if (i == index || !peer.gets_links() || peer.levels.size() <= level) continue;
-    ++scratch.counters.distances;
-    scratch.candidates.push_back(
-        {graph.space.distance(query, graph.planned_vector(peer.slot)), peer.slot});
+    scratch.slots.push_back(peer.slot);
+    scratch.points.push_back(points.planned(peer.slot));
+  }
+  measure(points, query, scratch);
+  for (std::size_t i = 0; i < scratch.slots.size(); ++i) {
+    scratch.candidates.push_back({scratch.distances[i], scratch.slots[i]});
   }
 }
 
@@ -61,37 +69,31 @@ void collect_peers(const Graph& graph, std::span<const Item> items, std::size_t 
 constexpr std::size_t kPruneCandidates = 64;
 std::size_t own_links(std::size_t cap) { return cap * 3 / 4; }
 
-void choose_links(const Graph& graph, unsigned level, LevelPlan& plan, Scratch& scratch) {
+template <typename Points>
+void choose_links(const Points& points, unsigned level, LevelPlan& plan, Scratch& scratch) {
   auto& candidates = scratch.candidates;
   const std::size_t n = std::min(kPruneCandidates, candidates.size());
   std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(n),
                     candidates.end());
   prune(
-      graph.space, std::span<const Neighbor>(candidates).first(n),
-      own_links(graph.table(level).cap()), [&](Slot slot) { return graph.planned_vector(slot); },
-      [](Slot) { return false; }, scratch.kept, scratch.counters);
+      points, std::span<const Neighbor>(candidates).first(n),
+      own_links(points.graph().table(level).cap()),
+      [&](Slot slot) { return points.planned(slot); }, [](Slot) { return false; }, scratch.kept,
+      scratch.counters);
   plan.links.assign(scratch.kept.begin(), scratch.kept.end());
 }
 
-}  // namespace
-
-void plan_item(const Graph& graph, std::span<Item> items, std::size_t index,
-               std::size_t ef_construction, Scratch& scratch) {
+template <typename Points>
+void find_links(const Points& points, std::span<Item> items, std::size_t index,
+                std::size_t ef_construction, Scratch& scratch) {
+  const Graph& graph = points.graph();
   Item& item = items[index];
   const auto top = static_cast<unsigned>(item.levels.size() - 1);
-  if (item.leaves_place()) {
-    for (unsigned level = 0; level <= top; ++level) {
-      remember_place(graph, item.slot, level, item.levels[level]);
-    }
-  }
-  if (!item.gets_links()) return;
-  ++scratch.counters.queries;
-
-  const float* const query = graph.planned_vector(item.slot);
+  const Point query = points.planned(item.slot);
   const Slot entry = graph.entry.load(std::memory_order_relaxed);
   const unsigned entry_level = entry == kNoSlot ? 0 : graph.level_of(entry);
   Neighbor nearest{0.0F, kNoSlot};
-  if (entry != kNoSlot) nearest = descend(graph, query, entry, top, scratch);
+  if (entry != kNoSlot) nearest = descend(points, query, entry, top, scratch);
 
   for (unsigned level = top + 1; level-- > 0;) {
     scratch.candidates.clear();
@@ -100,13 +102,30 @@ void plan_item(const Graph& graph, std::span<Item> items, std::size_t index,
       scratch.pool.begin(ef_construction);
       scratch.visited.insert(nearest.slot);
       scratch.pool.insert(nearest);
-      beam_search(graph, query, level, scratch, [](Neighbor) {});
+      beam_search(points, query, level, scratch, [](Neighbor) {});
       nearest = scratch.pool[0];
-      collect_found(graph, query, scratch);
+      collect_found(points, query, scratch);
     }
-    collect_peers(graph, items, index, level, query, scratch);
-    choose_links(graph, level, item.levels[level], scratch);
+    collect_peers(points, items, index, level, query, scratch);
+    choose_links(points, level, item.levels[level], scratch);
   }
+}
+
+}  // namespace
+
+void plan_item(const Graph& graph, std::span<Item> items, std::size_t index,
+               std::size_t ef_construction, Scratch& scratch) {
+  Item& item = items[index];
+  if (item.leaves_place()) {
+    for (unsigned level = 0; level < item.levels.size(); ++level) {
+      remember_place(graph, item.slot, level, item.levels[level]);
+    }
+  }
+  if (!item.gets_links()) return;
+  ++scratch.counters.queries;
+  with_points(graph, [&](const auto& points) {
+    find_links(points, items, index, ef_construction, scratch);
+  });
 }
 
 }  // namespace upvec

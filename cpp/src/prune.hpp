@@ -9,7 +9,8 @@
 #include <span>
 #include <vector>
 
-#include "graph.hpp"
+#include "points.hpp"
+#include "scratch.hpp"
 
 namespace upvec {
 
@@ -20,16 +21,16 @@ namespace upvec {
 inline float prune_alpha(Metric metric) { return metric == Metric::kInnerProduct ? 1.0F : 1.1F; }
 
 // candidates: ascending, no slot twice. is_protected(slot) keeps one unconditionally.
-// vector_of(slot) says which version of each vector counts.
-template <typename VectorOf, typename IsProtected>
-void prune(const Space& space, std::span<const Neighbor> candidates, std::size_t limit,
-           const VectorOf& vector_of, const IsProtected& is_protected, std::vector<Neighbor>& kept,
+// point_of(slot) says which version of each point counts.
+template <typename Points, typename PointOf, typename IsProtected>
+void prune(const Points& points, std::span<const Neighbor> candidates, std::size_t limit,
+           const PointOf& point_of, const IsProtected& is_protected, std::vector<Neighbor>& kept,
            Counters& counters) {
   kept.clear();
   std::size_t protected_left = 0;
   for (const Neighbor& candidate : candidates)
     protected_left += is_protected(candidate.slot) ? 1 : 0;
-  const float alpha = prune_alpha(space.metric());
+  const float alpha = prune_alpha(points.metric());
   for (std::size_t i = 0; i < candidates.size() && kept.size() < limit; ++i) {
     const Neighbor& candidate = candidates[i];
     if (is_protected(candidate.slot)) {
@@ -38,11 +39,11 @@ void prune(const Space& space, std::span<const Neighbor> candidates, std::size_t
       continue;
     }
     if (kept.size() + protected_left >= limit) continue;
-    const float* const vector = vector_of(candidate.slot);
+    const Point point = point_of(candidate.slot);
     bool occluded = false;
     for (const Neighbor& near : kept) {
       ++counters.distances;
-      if (alpha * space.distance(vector, vector_of(near.slot)) <= candidate.distance) {
+      if (alpha * points.distance(point, point_of(near.slot)) <= candidate.distance) {
         occluded = true;
         break;
       }

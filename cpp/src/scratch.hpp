@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "codes.hpp"
 #include "planes.hpp"
 #include "simd/prefetch.hpp"
 
@@ -49,8 +50,9 @@ class VisitedSet {
     marks_[slot] = mark_;
     return fresh;
   }
-  void prefetch(Slot slot) const noexcept {
-    if (slot < limit_) simd::prefetch(&marks_[slot]);
+  // Whether insert() would return 1.
+  [[nodiscard]] bool is_new(Slot slot) const noexcept {
+    return slot < limit_ && marks_[slot] != mark_;
   }
 
  private:
@@ -164,11 +166,11 @@ struct Scratch {
   CandidatePool accepted;  // of a filtered search
   Counters counters;
   std::vector<Slot> slots;
-  std::vector<const float*> vectors;
+  std::vector<Point> points;
   std::vector<float> distances;
   std::vector<Neighbor> candidates;
   std::vector<Neighbor> kept;
-  PaddedVector query;  // the caller's, copied
+  std::vector<std::byte> query_code;
 };
 
 // Lends scratches to threads. Taking one costs a short lock a call, not a query.

@@ -24,7 +24,7 @@ IndexOptions checked(const IndexOptions& options) {
 
 Store::Store(const IndexOptions& index_options)
     : options(checked(index_options)),
-      graph(options.dim, options.metric, options.m),
+      graph(options.dim, options.metric, options.codes, options.m),
       keys(options.key_type, options.seed),
       anchors(graph),
       commit(graph) {
@@ -97,7 +97,6 @@ void Store::reclaim() {
         // If the slot is used again, the tombstone was retired once more, as a replaced row.
         if (graph.row_of[one.slot].load(std::memory_order_relaxed) == one.row) {
           graph.row_of[one.slot].store(kNoRow, std::memory_order_release);
-          graph.planned_of[one.slot] = kNoRow;
           // Until just now a reader of any version could come here: only those that pin the next
           // commit cannot hold the row.
           retired.push_back({head + 1, 0, one.row, 0, Retired::What::kRow});

@@ -1,61 +1,67 @@
 // Traversal of the graph: greedy descent and beam search, over linked rows.
 //
 // Malkov and Yashunin, HNSW (TPAMI 2020), algorithms 2 and 5. The loop works in two passes: it
-// first collects the unvisited neighbours, then measures them with the vectors of the next few
-// already on their way from memory.
+// first collects the unvisited neighbours, then measures them with the points of the next few already on
+// their way from memory.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
-#include "graph.hpp"
+#include "points.hpp"
+#include "scratch.hpp"
 #include "simd/prefetch.hpp"
 
 namespace upvec {
 
-// Lines that are requested ahead of the vector being measured. Taken from an earlier prototype, for
-// which 64 to 96 lines in flight were best on Zen 5 at 128 and 384 dimensions (8 and 2-4 vectors)
-// and more made it slower; not yet tuned here.
+// Lines that are requested ahead of the point being measured. Taken from an earlier prototype, for
+// which 64 to 96 lines in flight were best on Zen 5 at 128 and 384 dimensions and more made it
+// slower; not yet tuned here.
 inline constexpr std::size_t kLinesInFlight = 96;
 
-inline std::size_t prefetch_lookahead(const Space& space) {
-  return std::clamp<std::size_t>(kLinesInFlight * simd::kCacheLineBytes / space.vector_bytes(), 2,
-                                 32);
+inline std::size_t prefetch_lookahead(std::size_t point_bytes) {
+  return std::clamp<std::size_t>(kLinesInFlight * simd::kCacheLineBytes / point_bytes, 2, 32);
 }
 
-// Vectors that a kernel measures side by side.
+// Points that a kernel measures side by side.
 inline constexpr std::size_t kTogether = 4;
 
-// Measures scratch.slots into scratch.distances.
-inline void measure(const Graph& graph, const float* query, Scratch& scratch) {
+// Puts where the points of scratch.slots are into scratch.points, the first of them on their way.
+template <typename Points>
+void locate(const Points& points, Scratch& scratch) {
   const std::size_t n = scratch.slots.size();
-  scratch.vectors.resize(n);
-  scratch.distances.resize(n);
-  const std::size_t bytes = graph.space.vector_bytes();
-  const std::size_t ahead = prefetch_lookahead(graph.space);
+  scratch.points.resize(n);
+  const std::size_t bytes = points.point_bytes();
+  const std::size_t ahead = prefetch_lookahead(bytes);
   for (std::size_t i = 0; i < n; ++i) {
-    const Row row = graph.row_of[scratch.slots[i]].load(std::memory_order_acquire);
-    scratch.vectors[i] = graph.rows.vector(row);
-    if (i < ahead) simd::prefetch_lines(scratch.vectors[i], bytes);
+    scratch.points[i] = points.current(scratch.slots[i]);
+    if (i < ahead) simd::prefetch_lines(scratch.points[i], bytes);
   }
+}
+
+// Measures scratch.points into scratch.distances.
+template <typename Points>
+void measure(const Points& points, Point query, Scratch& scratch) {
+  const std::size_t n = scratch.points.size();
+  scratch.distances.resize(n);
+  const std::size_t bytes = points.point_bytes();
+  const std::size_t ahead = prefetch_lookahead(bytes);
   for (std::size_t i = 0; i < n; i += kTogether) {
     const std::size_t together = std::min(kTogether, n - i);
     for (std::size_t j = i + ahead; j < std::min(i + ahead + together, n); ++j) {
-      simd::prefetch_lines(scratch.vectors[j], bytes);
+      simd::prefetch_lines(scratch.points[j], bytes);
     }
-    graph.space.distances(query, &scratch.vectors[i], together, &scratch.distances[i]);
+    points.distances(query, &scratch.points[i], together, &scratch.distances[i]);
   }
   scratch.counters.distances += n;
 }
 
 // Walks from `start` down to just above `bottom`, always to the nearest neighbour.
-inline Neighbor descend(const Graph& graph, const float* query, Slot start, unsigned bottom,
-                        Scratch& scratch) {
-  const auto measure_one = [&](Slot slot) {
-    const Row row = graph.row_of[slot].load(std::memory_order_acquire);
-    return Neighbor{graph.space.distance(query, graph.rows.vector(row)), slot};
-  };
-  Neighbor best = measure_one(start);
+template <typename Points>
+Neighbor descend(const Points& points, Point query, Slot start, unsigned bottom,
+                 Scratch& scratch) {
+  const Graph& graph = points.graph();
+  Neighbor best{points.distance(query, points.current(start)), start};
   const std::size_t end = graph.slot_end.load(std::memory_order_acquire);
   for (unsigned level = graph.level_of(start); level > bottom; --level) {
     for (bool improved = true; improved;) {
@@ -66,7 +72,8 @@ inline Neighbor descend(const Graph& graph, const float* query, Slot start, unsi
       const std::size_t n = graph.upper.read(list, scratch.slots.data());
       scratch.slots.resize(n);
       std::erase_if(scratch.slots, [&](Slot slot) { return slot >= end; });
-      measure(graph, query, scratch);
+      locate(points, scratch);
+      measure(points, query, scratch);
       ++scratch.counters.hops;
       for (std::size_t i = 0; i < scratch.slots.size(); ++i) {
         const Neighbor candidate{scratch.distances[i], scratch.slots[i]};
@@ -80,11 +87,24 @@ inline Neighbor descend(const Graph& graph, const float* query, Slot start, unsi
   return best;
 }
 
+// The points of a list's unvisited slots: they are measured next, unless something nearer turns up.
+template <typename Points>
+[[gnu::always_inline]] inline void prefetch_unvisited(const Points& points, const LinkWord* words,
+                                                      std::size_t cap, const VisitedSet& visited) {
+  const std::size_t bytes = points.point_bytes();
+  for (std::size_t i = 0; i < cap; ++i) {
+    const Slot slot = words[i].load(std::memory_order_relaxed);
+    if (slot == kNoSlot) break;
+    if (visited.is_new(slot)) simd::prefetch_lines(points.current(slot), bytes);
+  }
+}
+
 // Beam search on one level from the candidates already in scratch.pool (visited must know them
 // too). Every slot that is measured is shown to accept(Neighbor).
-template <typename Accept>
-void beam_search(const Graph& graph, const float* query, unsigned level, Scratch& scratch,
+template <typename Points, typename Accept>
+void beam_search(const Points& points, Point query, unsigned level, Scratch& scratch,
                  const Accept& accept) {
+  const Graph& graph = points.graph();
   const LinkTable& table = graph.table(level);
   const std::size_t cap = table.cap();
   CandidatePool& pool = scratch.pool;
@@ -100,12 +120,17 @@ void beam_search(const Graph& graph, const float* query, unsigned level, Scratch
       fresh += scratch.visited.insert(next);
     }
     scratch.slots.resize(fresh);
-    // The list that will be read next, unless something nearer turns up in this one.
-    if (const Slot next = pool.peek(); next != kNoSlot && level == 0) {
+    locate(points, scratch);
+    if constexpr (Points::kSpeculates) {
+      if (const Slot next = pool.peek(); next != kNoSlot && level == 0) {
+        prefetch_unvisited(points, table.words(next), cap, scratch.visited);
+      }
+    } else if (const Slot next = pool.peek(); next != kNoSlot && level == 0) {
+      // The list that will be read next, unless something nearer turns up in this one.
       simd::prefetch_lines(table.words(next), cap * sizeof(LinkWord));
     }
     ++scratch.counters.hops;
-    measure(graph, query, scratch);
+    measure(points, query, scratch);
     for (std::size_t i = 0; i < scratch.slots.size(); ++i) {
       const Neighbor candidate{scratch.distances[i], scratch.slots[i]};
       accept(candidate);

@@ -74,6 +74,7 @@ class Writer {
         graph_(store.graph),
         seq_(store.head + 1),
         team_(Team::useful_threads(options.threads, changes / 8)) {
+    graph_.pending.reserve(changes);
     for (unsigned i = 0; i < team_.size(); ++i) loans_.push_back(store.scratches.take());
     for (ScratchPool::Loan& loan : loans_) scratches_.push_back(&*loan);
     // From here on readers may meet rows of a commit they must not see.
@@ -86,13 +87,16 @@ class Writer {
     std::atomic<Row>& current = graph_.row_of[change.slot];
     const Row previous = current.load(std::memory_order_relaxed);
     graph_.rows.header(row) = {seq_, key, previous, change.task == Task::kRemove};
-    graph_.planned_of[change.slot] = row;
     if (previous != kNoRow) store_.retired.push_back({seq_, 0, previous, 0, Retired::What::kRow});
     if (change.task == Task::kRemove) {
       store_.retired.push_back({seq_, 0, row, change.slot, Retired::What::kTombstone});
     }
     // A new slot is not linked yet, so its linked row may be the new one at once.
-    if (change.task == Task::kInsert) current.store(row, std::memory_order_release);
+    if (change.task == Task::kInsert) {
+      show(change.slot, row, vector);
+    } else {
+      wait(change.slot, row, vector);
+    }
   }
 
   void relink(std::span<const Change> changes) {
@@ -114,6 +118,7 @@ class Writer {
   }
 
   void finish(bool publish) {
+    graph_.pending.clear();
     store_.head = seq_;
     if (!publish) return;
     store_.published_live.store(store_.live, std::memory_order_relaxed);
@@ -121,6 +126,31 @@ class Writer {
   }
 
  private:
+  // The slot's code first: whoever finds the row there may use it.
+  void show(Slot slot, Row row, const float* vector) {
+    if (graph_.has_codes) {
+      code_.resize(graph_.code_space.point_bytes());
+      graph_.code_space.encode(vector, code_.data());
+      graph_.code_space.copy(code_.data(), graph_.codes.at(slot));
+    }
+    graph_.row_of[slot].store(row, std::memory_order_release);
+  }
+
+  void wait(Slot slot, Row row, const float* vector) {
+    const std::uint32_t place = graph_.pending.add(row);
+    if (graph_.has_codes) graph_.code_space.encode(vector, graph_.pending.code(place));
+    graph_.pending_of[slot] = place;
+  }
+
+  void show_pending(Slot slot) {
+    std::uint32_t& place = graph_.pending_of[slot];
+    if (graph_.has_codes) {
+      graph_.code_space.copy(graph_.pending.code(place), graph_.codes.at(slot));
+    }
+    graph_.row_of[slot].store(graph_.pending.row(place), std::memory_order_release);
+    place = 0;
+  }
+
   // One sub-batch: plan, anchor, commit, flip. Returns the slots left with too few links.
   std::vector<Slot> run(std::span<const Change> changes) {
     items_.resize(std::max(items_.size(), changes.size()));
@@ -154,7 +184,7 @@ class Writer {
     if (item.leaves_place()) {
       // First, so that a reader who meets the new row finds the slot there.
       store_.changes.add(seq_, item.slot);
-      graph_.row_of[item.slot].store(graph_.planned_of[item.slot], std::memory_order_release);
+      show_pending(item.slot);
     }
     if (item.task == Task::kInsert && level > 0) store_.by_level[level].insert(item.slot);
     if (item.task != Task::kRemove) return;
@@ -173,6 +203,7 @@ class Writer {
   std::vector<ScratchPool::Loan> loans_;
   std::vector<Scratch*> scratches_;
   std::vector<Item> items_;
+  std::vector<std::byte> code_;
 };
 
 // The vectors of the rows to use, prepared; throws if one cannot be stored.

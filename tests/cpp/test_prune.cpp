@@ -9,7 +9,6 @@
 
 #include "prune.hpp"
 #include "random.hpp"
-#include "rows.hpp"
 
 namespace {
 
@@ -17,20 +16,22 @@ using upvec::Counters;
 using upvec::Metric;
 using upvec::Neighbor;
 using upvec::Slot;
-using upvec::Space;
 
-// Points on a plane; slot i is points[i]; the target is the origin.
+// Points on a plane; slot i is points[i - 2]; the target, slot 1, is the origin.
 class Points {
  public:
   explicit Points(const std::vector<std::array<float, 2>>& points)
-      : space_(Metric::kL2, upvec::pad_dim(2)), rows_(2) {
-    rows_.reserve(points.size() + 1);
-    rows_.allocate();
-    for (const auto& point : points) {
-      const upvec::Row row = rows_.allocate();
-      rows_.vector(row)[0] = point[0];
-      rows_.vector(row)[1] = point[1];
-      candidates_.push_back({space_.distance(rows_.vector(1), rows_.vector(row)), row});
+      : graph_(2, Metric::kL2, upvec::Codes::kNone, 16), points_(graph_) {
+    const auto count = static_cast<Slot>(points.size() + 1);
+    graph_.rows.reserve(count);
+    graph_.ensure_slots(count + 1);
+    for (Slot slot = 1; slot <= count; ++slot) {
+      const upvec::Row row = graph_.rows.allocate();
+      graph_.row_of[slot].store(row);
+      if (slot == 1) continue;
+      graph_.rows.vector(row)[0] = points[slot - 2][0];
+      graph_.rows.vector(row)[1] = points[slot - 2][1];
+      candidates_.push_back({distance(1, slot), slot});
     }
     std::sort(candidates_.begin(), candidates_.end());
   }
@@ -39,7 +40,7 @@ class Points {
     std::vector<Neighbor> kept;
     Counters counters;
     upvec::prune(
-        space_, candidates_, limit, [&](Slot slot) { return rows_.vector(slot); },
+        points_, candidates_, limit, [&](Slot slot) { return points_.current(slot); },
         [&](Slot slot) {
           return std::find(protected_slots.begin(), protected_slots.end(), slot) !=
                  protected_slots.end();
@@ -53,12 +54,12 @@ class Points {
   }
   [[nodiscard]] const std::vector<Neighbor>& candidates() const { return candidates_; }
   [[nodiscard]] float distance(Slot a, Slot b) const {
-    return space_.distance(rows_.vector(a), rows_.vector(b));
+    return points_.distance(points_.current(a), points_.current(b));
   }
 
  private:
-  Space space_;
-  upvec::Rows rows_;
+  upvec::Graph graph_;
+  upvec::ExactPoints points_;
   std::vector<Neighbor> candidates_;
 };
 

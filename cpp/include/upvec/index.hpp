@@ -23,6 +23,7 @@ struct IndexOptions {
   std::size_t dim = 0;
   Metric metric = Metric::kL2;
   KeyType key_type = KeyType::kInt64;
+  Codes codes = Codes::kInt8;
   std::size_t m = 16;                 // links a level above 0; twice as many on level 0
   std::size_t ef_construction = 200;  // candidates held while links are chosen
   std::uint64_t seed = 0;             // of key hashes and of levels
@@ -100,6 +101,7 @@ struct Stats {
   std::size_t rows = 0;   // in use, with those kept for readers
   std::uint64_t seq = 0;
   std::size_t vector_bytes = 0;
+  std::size_t code_bytes = 0;
   std::size_t link_bytes = 0;
   std::size_t key_bytes = 0;
   std::size_t other_bytes = 0;

@@ -16,6 +16,12 @@ enum class Metric : std::uint8_t {
 
 enum class KeyType : std::uint8_t { kInt64, kString };
 
+// By what the graph is built and walked; answers are always measured by exact vectors.
+enum class Codes : std::uint8_t {
+  kNone,  // exact vectors
+  kInt8,  // a byte a dimension
+};
+
 enum class Mode : std::uint8_t { kUpsert, kInsertOnly, kUpdateOnly };
 
 // What to do with a key that occurs more than once in a batch.

@@ -1,4 +1,4 @@
-// The function table of the float32 distance kernels.
+// The function table of the distance kernels: float32 vectors and int8 codes.
 //
 // Included by the per-instruction-set units, so it holds no inline function and no template: an
 // inline function compiled there with wide instructions could be the copy the linker keeps for
@@ -8,14 +8,22 @@
 // multiple of kPadFloats, so there are no tails. The order of summation is fixed per table: the
 // same input gives the same bits on every call, and the *_many form gives the bits of the single
 // form. Different tables may differ in the last bits.
+//
+// Codes are padded with zeros to a multiple of kPadCodes, 8-byte aligned, and hold -127 .. 127, never
+// -128 (so that sums of two products fit 16 bits). Their products are exact: all tables agree. A
+// code may be replaced while a kernel reads it, so kernels load codes by relaxed atomic words; as
+// C++ has none as wide as a register, the wide ones are written in assembly. What is read in such a
+// moment is part old, part new: good for finding a way, not for an answer.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace upvec::simd {
 
 constexpr std::size_t kPadFloats = 16;
 constexpr std::size_t kVectorAlignBytes = 64;
+constexpr std::size_t kPadCodes = 32;
 
 struct DistanceKernels {
   const char* name;
@@ -27,6 +35,10 @@ struct DistanceKernels {
                   std::size_t padded_dim, float* out);
   void (*dot_many)(const float* query, const float* const* vectors, std::size_t n,
                    std::size_t padded_dim, float* out);
+  // The dot product of two codes, and of one with n.
+  std::int32_t (*dot_codes)(const std::int8_t* a, const std::int8_t* b, std::size_t padded_dim);
+  void (*dot_codes_many)(const std::int8_t* query, const std::int8_t* const* codes, std::size_t n,
+                         std::size_t padded_dim, std::int32_t* out);
 };
 
 // Null where the unit was compiled for another architecture. Non-null says nothing about the

@@ -63,7 +63,33 @@ void dot_many(const float* query, const float* const* vectors, std::size_t n,
   }
 }
 
-constexpr DistanceKernels kTable{"scalar", l2, dot, l2_many, dot_many};
+constexpr std::size_t kWord = 8;
+
+// A relaxed atomic load of 8 codes.
+void load_word(const std::int8_t* from, std::int8_t* to) {
+  const std::uint64_t word =
+      __atomic_load_n(reinterpret_cast<const std::uint64_t*>(from), __ATOMIC_RELAXED);
+  __builtin_memcpy(to, &word, sizeof word);
+}
+
+std::int32_t dot_codes(const std::int8_t* a, const std::int8_t* b, std::size_t padded_dim) {
+  std::int32_t sum = 0;
+  for (std::size_t d = 0; d < padded_dim; d += kWord) {
+    std::int8_t x[kWord];
+    std::int8_t y[kWord];
+    load_word(a + d, x);
+    load_word(b + d, y);
+    for (std::size_t i = 0; i < kWord; ++i) sum += x[i] * y[i];
+  }
+  return sum;
+}
+
+void dot_codes_many(const std::int8_t* query, const std::int8_t* const* codes, std::size_t n,
+                    std::size_t padded_dim, std::int32_t* out) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = dot_codes(query, codes[i], padded_dim);
+}
+
+constexpr DistanceKernels kTable{"scalar", l2, dot, l2_many, dot_many, dot_codes, dot_codes_many};
 
 }  // namespace
 

@@ -1,0 +1,82 @@
+// Codes: int8 images of the vectors, by which the graph is built and walked.
+//
+// A code is made from its vector alone: every component is divided by the vector's own scale
+// (largest magnitude / 127) and rounded. Nothing is trained, so nothing ages when the data drift.
+// Distances between codes are those of the decoded vectors, from an exact integer dot product: equal
+// on every instruction set. They show the way; answers are measured by exact vectors.
+//
+// A record is padded_dim int8 values, then float scale, then float squared norm of the decoded
+// vector. It may be replaced while readers measure it, so it is written and read by relaxed atomic
+// words (see simd/distance_kernels.hpp).
+#pragma once
+
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "simd/distance.hpp"
+#include "upvec/types.hpp"
+
+namespace upvec {
+
+// A vector as the graph measures it: the record of a code, or an exact padded vector.
+using Point = const std::byte*;
+
+class CodeSpace {
+ public:
+  CodeSpace(Metric metric, std::size_t dim)
+      : one_(simd::kernels().dot_codes),
+        many_(simd::kernels().dot_codes_many),
+        dim_(dim),
+        padded_dim_((dim + simd::kPadCodes - 1) / simd::kPadCodes * simd::kPadCodes),
+        metric_(metric) {}
+
+  [[nodiscard]] std::size_t point_bytes() const noexcept {
+    return padded_dim_ + 2 * sizeof(float);
+  }
+  // The record of a vector of dim floats.
+  void encode(const float* vector, std::byte* record) const noexcept;
+  // Replaces a record that readers may be looking at.
+  void copy(Point from, std::byte* to) const noexcept;
+
+  [[nodiscard]] float distance(Point a, Point b) const noexcept {
+    return decode(scalars(a), scalars(b), one_(values(a), values(b), padded_dim_));
+  }
+  // The same numbers for one against n, n at most kMostTogether.
+  static constexpr std::size_t kMostTogether = 32;
+  void distances(Point a, const Point* others, std::size_t n, float* out) const noexcept;
+
+  // Expected squared distance between a vector and its code: rounding errors are even between
+  // -1/2 and 1/2 of the scale.
+  [[nodiscard]] float noise(Point a) const noexcept {
+    const float scale = scalars(a).scale;
+    return scale * scale * static_cast<float>(dim_) / 12.0F;
+  }
+
+ private:
+  struct Scalars {
+    float scale;
+    float squared_norm;
+  };
+  static const std::int8_t* values(Point point) noexcept {
+    return reinterpret_cast<const std::int8_t*>(point);
+  }
+  [[nodiscard]] Scalars scalars(Point point) const noexcept {
+    const auto* const word = reinterpret_cast<const std::uint64_t*>(point + padded_dim_);
+    return std::bit_cast<Scalars>(__atomic_load_n(word, __ATOMIC_RELAXED));
+  }
+  [[nodiscard]] float decode(Scalars a, Scalars b, std::int32_t dot) const noexcept {
+    const float product = a.scale * b.scale * static_cast<float>(dot);
+    if (metric_ != Metric::kL2) return 1.0F - product;
+    return a.squared_norm + b.squared_norm - 2.0F * product;
+  }
+
+  decltype(simd::DistanceKernels::dot_codes) one_;
+  decltype(simd::DistanceKernels::dot_codes_many) many_;
+  std::size_t dim_;
+  std::size_t padded_dim_;
+  Metric metric_;
+};
+
+}  // namespace upvec

@@ -1,0 +1,84 @@
+// Points: the two ways of measuring slots, by exact vectors and by codes.
+//
+// Plans, commits and searches are templates over these, so that both ways have the same logic and
+// neither pays for the other. `current` is what readers see; `planned` what the batch under way will
+// make of it; `linked` where its links will be right once the sub-batch under way is committed.
+#pragma once
+
+#include <array>
+#include <cstddef>
+
+#include "graph.hpp"
+
+namespace upvec {
+
+template <typename Own>
+class PointsBase {
+ public:
+  explicit PointsBase(const Graph& graph) : graph_(graph) {}
+
+  [[nodiscard]] Point linked(Slot slot) const noexcept {
+    const Own& own = static_cast<const Own&>(*this);
+    return (graph_.info[slot].flags & kInFlight) != 0 ? own.planned(slot) : own.current(slot);
+  }
+  [[nodiscard]] const Graph& graph() const noexcept { return graph_; }
+  [[nodiscard]] Metric metric() const noexcept { return graph_.space.metric(); }
+
+ protected:
+  const Graph& graph_;
+};
+
+class ExactPoints : public PointsBase<ExactPoints> {
+ public:
+  static constexpr bool kSpeculates = false;
+  using PointsBase::PointsBase;
+  [[nodiscard]] Point current(Slot slot) const noexcept {
+    return of(graph_.rows.vector(graph_.row_of[slot].load(std::memory_order_acquire)));
+  }
+  [[nodiscard]] Point planned(Slot slot) const noexcept { return of(graph_.planned_vector(slot)); }
+  [[nodiscard]] float distance(Point a, Point b) const noexcept {
+    return graph_.space.distance(vector(a), vector(b));
+  }
+  void distances(Point a, const Point* others, std::size_t n, float* out) const noexcept {
+    std::array<const float*, CodeSpace::kMostTogether> vectors;
+    for (std::size_t i = 0; i < n; ++i) vectors[i] = vector(others[i]);
+    graph_.space.distances(vector(a), vectors.data(), n, out);
+  }
+  [[nodiscard]] std::size_t point_bytes() const noexcept { return graph_.space.vector_bytes(); }
+
+  static Point of(const float* vector) noexcept { return reinterpret_cast<Point>(vector); }
+
+ private:
+  static const float* vector(Point point) noexcept {
+    return reinterpret_cast<const float*>(point);
+  }
+};
+
+class CodePoints : public PointsBase<CodePoints> {
+ public:
+  // Whether a search fetches the points of the next candidate's neighbours too, ahead of time.
+  static constexpr bool kSpeculates = true;
+  using PointsBase::PointsBase;
+  [[nodiscard]] Point current(Slot slot) const noexcept { return graph_.codes.at(slot); }
+  [[nodiscard]] Point planned(Slot slot) const noexcept {
+    const std::uint32_t place = graph_.pending_of[slot];
+    return place != 0 ? graph_.pending.code(place) : graph_.codes.at(slot);
+  }
+  [[nodiscard]] float distance(Point a, Point b) const noexcept {
+    return graph_.code_space.distance(a, b);
+  }
+  void distances(Point a, const Point* others, std::size_t n, float* out) const noexcept {
+    graph_.code_space.distances(a, others, n, out);
+  }
+  [[nodiscard]] std::size_t point_bytes() const noexcept {
+    return graph_.code_space.point_bytes();
+  }
+};
+
+// Calls work(points) with the kind by which this graph is built and walked.
+template <typename Work>
+decltype(auto) with_points(const Graph& graph, const Work& work) {
+  return graph.has_codes ? work(CodePoints(graph)) : work(ExactPoints(graph));
+}
+
+}  // namespace upvec

@@ -33,16 +33,14 @@ void CodeSpace::copy(Point from, std::byte* to) const noexcept {
   const std::size_t words = point_bytes() / sizeof(std::uint64_t);
   for (std::size_t i = 0; i < words; ++i) {
     std::uint64_t word = 0;
-    std::memcpy(&word, from + i * sizeof word, sizeof word);
+    std::memcpy(&word, values(from) + i * sizeof word, sizeof word);
     __atomic_store_n(reinterpret_cast<std::uint64_t*>(to) + i, word, __ATOMIC_RELAXED);
   }
 }
 
 void CodeSpace::distances(Point a, const Point* others, std::size_t n, float* out) const noexcept {
-  std::array<const std::int8_t*, kMostTogether> codes{};
-  std::array<std::int32_t, kMostTogether> dots{};
-  for (std::size_t i = 0; i < n; ++i) codes[i] = values(others[i]);
-  many_(values(a), codes.data(), n, padded_dim_, dots.data());
+  std::array<std::int32_t, kMostTogether> dots;
+  many_(values(a), others, n, padded_dim_, dots.data());
   const Scalars mine = scalars(a);
   for (std::size_t i = 0; i < n; ++i) out[i] = decode(mine, scalars(others[i]), dots[i]);
 }

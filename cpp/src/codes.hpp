@@ -21,7 +21,7 @@
 namespace upvec {
 
 // A vector as the graph measures it: the record of a code, or an exact padded vector.
-using Point = const std::byte*;
+using Point = const void*;
 
 class CodeSpace {
  public:
@@ -60,10 +60,10 @@ class CodeSpace {
     float squared_norm;
   };
   static const std::int8_t* values(Point point) noexcept {
-    return reinterpret_cast<const std::int8_t*>(point);
+    return static_cast<const std::int8_t*>(point);
   }
   [[nodiscard]] Scalars scalars(Point point) const noexcept {
-    const auto* const word = reinterpret_cast<const std::uint64_t*>(point + padded_dim_);
+    const auto* const word = reinterpret_cast<const std::uint64_t*>(values(point) + padded_dim_);
     return std::bit_cast<Scalars>(__atomic_load_n(word, __ATOMIC_RELAXED));
   }
   [[nodiscard]] float decode(Scalars a, Scalars b, std::int32_t dot) const noexcept {

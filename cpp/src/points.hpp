@@ -5,7 +5,6 @@
 // make of it; `linked` where its links will be right once the sub-batch under way is committed.
 #pragma once
 
-#include <array>
 #include <cstddef>
 
 #include "graph.hpp"
@@ -33,31 +32,27 @@ class ExactPoints : public PointsBase<ExactPoints> {
   static constexpr bool kSpeculates = false;
   using PointsBase::PointsBase;
   [[nodiscard]] Point current(Slot slot) const noexcept {
-    return of(graph_.rows.vector(graph_.row_of[slot].load(std::memory_order_acquire)));
+    return graph_.rows.vector(graph_.row_of[slot].load(std::memory_order_acquire));
   }
-  [[nodiscard]] Point planned(Slot slot) const noexcept { return of(graph_.planned_vector(slot)); }
+  [[nodiscard]] Point planned(Slot slot) const noexcept { return graph_.planned_vector(slot); }
   [[nodiscard]] float distance(Point a, Point b) const noexcept {
     return graph_.space.distance(vector(a), vector(b));
   }
   void distances(Point a, const Point* others, std::size_t n, float* out) const noexcept {
-    std::array<const float*, CodeSpace::kMostTogether> vectors;
-    for (std::size_t i = 0; i < n; ++i) vectors[i] = vector(others[i]);
-    graph_.space.distances(vector(a), vectors.data(), n, out);
+    graph_.space.distances(vector(a), others, n, out);
   }
   [[nodiscard]] std::size_t point_bytes() const noexcept { return graph_.space.vector_bytes(); }
 
-  static Point of(const float* vector) noexcept { return reinterpret_cast<Point>(vector); }
-
  private:
   static const float* vector(Point point) noexcept {
-    return reinterpret_cast<const float*>(point);
+    return static_cast<const float*>(point);
   }
 };
 
 class CodePoints : public PointsBase<CodePoints> {
  public:
   // Whether a search fetches the points of the next candidate's neighbours too, ahead of time.
-  static constexpr bool kSpeculates = true;
+  static constexpr bool kSpeculates = false;
   using PointsBase::PointsBase;
   [[nodiscard]] Point current(Slot slot) const noexcept { return graph_.codes.at(slot); }
   [[nodiscard]] Point planned(Slot slot) const noexcept {

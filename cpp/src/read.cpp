@@ -115,8 +115,8 @@ class Searcher {
     ++scratch.counters.queries;
     if (entry == kNoSlot) return;
     with_points(graph_, [&](const auto& points) {
-      walk(points, graph_.has_codes ? scratch.query_code.data() : ExactPoints::of(query), entry,
-           scratch);
+      const Point point = graph_.has_codes ? Point{scratch.query_code.data()} : Point{query};
+      walk(points, point, entry, scratch);
     });
   }
 

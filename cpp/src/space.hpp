@@ -21,7 +21,7 @@ class Space {
     return metric_ == Metric::kL2 ? value : 1.0F - value;
   }
   // The same numbers, bit for bit, for one vector against n: the kernels share its loads.
-  void distances(const float* a, const float* const* others, std::size_t n,
+  void distances(const float* a, const void* const* others, std::size_t n,
                  float* out) const noexcept {
     many_(a, others, n, padded_dim_, out);
     if (metric_ == Metric::kL2) return;

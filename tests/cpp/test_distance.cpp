@@ -93,7 +93,7 @@ void check_kernels(const DistanceKernels& kernels, std::size_t dim) {
 
 void check_many(const DistanceKernels& kernels, std::size_t dim, std::size_t n) {
   const Rows rows(n + 1, dim, static_cast<unsigned>(dim + n));
-  std::vector<const float*> vectors;
+  std::vector<const void*> vectors;
   for (std::size_t i = 0; i < n; ++i) {
     vectors.push_back(rows[i + 1]);
   }
@@ -102,8 +102,8 @@ void check_many(const DistanceKernels& kernels, std::size_t dim, std::size_t n) 
   kernels.l2_many(rows[0], vectors.data(), n, rows.padded_dim(), l2.data());
   kernels.dot_many(rows[0], vectors.data(), n, rows.padded_dim(), dot.data());
   for (std::size_t i = 0; i < n; ++i) {
-    CHECK(same_bits(l2[i], kernels.l2(rows[0], vectors[i], rows.padded_dim())));
-    CHECK(same_bits(dot[i], kernels.dot(rows[0], vectors[i], rows.padded_dim())));
+    CHECK(same_bits(l2[i], kernels.l2(rows[0], rows[i + 1], rows.padded_dim())));
+    CHECK(same_bits(dot[i], kernels.dot(rows[0], rows[i + 1], rows.padded_dim())));
   }
   CHECK(l2[n] == -7.0F);
   CHECK(dot[n] == -7.0F);

@@ -76,12 +76,12 @@ float accumulate_one(const float* a, const float* b, std::size_t padded_dim) {
 }
 
 template <Accumulate accumulate>
-void accumulate_many(const float* query, const float* const* vectors, std::size_t n,
+void accumulate_many(const float* query, const void* const* vectors, std::size_t n,
                      std::size_t padded_dim, float* out) {
   std::size_t i = 0;
   for (; i + kTogether <= n; i += kTogether) {
-    const float* const w = vectors[i + 0];
-    const float* const x = vectors[i + 1];
+    const float* const w = static_cast<const float*>(vectors[i + 0]);
+    const float* const x = static_cast<const float*>(vectors[i + 1]);
     Sums sums_w;
     Sums sums_x;
     std::size_t d = 0;
@@ -95,7 +95,7 @@ void accumulate_many(const float* query, const float* const* vectors, std::size_
     out[i + 1] = sums_x.total();
   }
   for (; i < n; ++i) {
-    out[i] = accumulate_one<accumulate>(query, vectors[i], padded_dim);
+    out[i] = accumulate_one<accumulate>(query, static_cast<const float*>(vectors[i]), padded_dim);
   }
 }
 
@@ -142,7 +142,7 @@ std::int32_t dot_codes(const std::int8_t* a, const std::int8_t* b, std::size_t p
   return sum_code_lanes(_mm256_add_epi32(even, odd));
 }
 
-void dot_codes_many(const std::int8_t* query, const std::int8_t* const* codes, std::size_t n,
+void dot_codes_many(const std::int8_t* query, const void* const* codes, std::size_t n,
                     std::size_t padded_dim, std::int32_t* out) {
   std::size_t i = 0;
   for (; i + kCodesTogether <= n; i += kCodesTogether) {
@@ -153,10 +153,10 @@ void dot_codes_many(const std::int8_t* query, const std::int8_t* const* codes, s
     for (std::size_t d = 0; d < padded_dim; d += kPadCodes) {
       const __m256i mine = load_codes(query + d);
       const __m256i magnitude = _mm256_abs_epi8(mine);
-      w = add_code_products(w, magnitude, mine, load_codes(codes[i + 0] + d));
-      x = add_code_products(x, magnitude, mine, load_codes(codes[i + 1] + d));
-      y = add_code_products(y, magnitude, mine, load_codes(codes[i + 2] + d));
-      z = add_code_products(z, magnitude, mine, load_codes(codes[i + 3] + d));
+      w = add_code_products(w, magnitude, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 0]) + d));
+      x = add_code_products(x, magnitude, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 1]) + d));
+      y = add_code_products(y, magnitude, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 2]) + d));
+      z = add_code_products(z, magnitude, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 3]) + d));
     }
     // All four sums side by side.
     const __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(w, x), _mm256_hadd_epi32(y, z));
@@ -164,7 +164,7 @@ void dot_codes_many(const std::int8_t* query, const std::int8_t* const* codes, s
         reinterpret_cast<__m128i*>(out + i),
         _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)));
   }
-  for (; i < n; ++i) out[i] = dot_codes(query, codes[i], padded_dim);
+  for (; i < n; ++i) out[i] = dot_codes(query, static_cast<const std::int8_t*>(codes[i]), padded_dim);
 }
 
 constexpr DistanceKernels kTable{

@@ -85,14 +85,14 @@ float accumulate_one(const float* a, const float* b, std::size_t padded_dim) {
 }
 
 template <Accumulate accumulate>
-void accumulate_many(const float* query, const float* const* vectors, std::size_t n,
+void accumulate_many(const float* query, const void* const* vectors, std::size_t n,
                      std::size_t padded_dim, float* out) {
   std::size_t i = 0;
   for (; i + kTogether <= n; i += kTogether) {
-    const float* const w = vectors[i + 0];
-    const float* const x = vectors[i + 1];
-    const float* const y = vectors[i + 2];
-    const float* const z = vectors[i + 3];
+    const float* const w = static_cast<const float*>(vectors[i + 0]);
+    const float* const x = static_cast<const float*>(vectors[i + 1]);
+    const float* const y = static_cast<const float*>(vectors[i + 2]);
+    const float* const z = static_cast<const float*>(vectors[i + 3]);
     Sums sums_w;
     Sums sums_x;
     Sums sums_y;
@@ -114,7 +114,7 @@ void accumulate_many(const float* query, const float* const* vectors, std::size_
     out[i + 3] = sums_z.total();
   }
   for (; i < n; ++i) {
-    out[i] = accumulate_one<accumulate>(query, vectors[i], padded_dim);
+    out[i] = accumulate_one<accumulate>(query, static_cast<const float*>(vectors[i]), padded_dim);
   }
 }
 
@@ -155,7 +155,7 @@ std::int32_t dot_codes(const std::int8_t* a, const std::int8_t* b, std::size_t p
   return sum_code_lanes(_mm512_add_epi32(even, odd));
 }
 
-void dot_codes_many(const std::int8_t* query, const std::int8_t* const* codes, std::size_t n,
+void dot_codes_many(const std::int8_t* query, const void* const* codes, std::size_t n,
                     std::size_t padded_dim, std::int32_t* out) {
   std::size_t i = 0;
   for (; i + kCodesTogether <= n; i += kCodesTogether) {
@@ -165,17 +165,17 @@ void dot_codes_many(const std::int8_t* query, const std::int8_t* const* codes, s
     __m512i z = _mm512_setzero_si512();
     for (std::size_t d = 0; d < padded_dim; d += kPadCodes) {
       const __m512i mine = load_codes(query + d);
-      w = add_code_products(w, mine, load_codes(codes[i + 0] + d));
-      x = add_code_products(x, mine, load_codes(codes[i + 1] + d));
-      y = add_code_products(y, mine, load_codes(codes[i + 2] + d));
-      z = add_code_products(z, mine, load_codes(codes[i + 3] + d));
+      w = add_code_products(w, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 0]) + d));
+      x = add_code_products(x, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 1]) + d));
+      y = add_code_products(y, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 2]) + d));
+      z = add_code_products(z, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 3]) + d));
     }
     out[i + 0] = sum_code_lanes(w);
     out[i + 1] = sum_code_lanes(x);
     out[i + 2] = sum_code_lanes(y);
     out[i + 3] = sum_code_lanes(z);
   }
-  for (; i < n; ++i) out[i] = dot_codes(query, codes[i], padded_dim);
+  for (; i < n; ++i) out[i] = dot_codes(query, static_cast<const std::int8_t*>(codes[i]), padded_dim);
 }
 
 constexpr DistanceKernels kTable{

@@ -31,13 +31,13 @@ struct DistanceKernels {
   float (*l2)(const float* a, const float* b, std::size_t padded_dim);
   float (*dot)(const float* a, const float* b, std::size_t padded_dim);
   // One query against n vectors given by pointers.
-  void (*l2_many)(const float* query, const float* const* vectors, std::size_t n,
+  void (*l2_many)(const float* query, const void* const* vectors, std::size_t n,
                   std::size_t padded_dim, float* out);
-  void (*dot_many)(const float* query, const float* const* vectors, std::size_t n,
+  void (*dot_many)(const float* query, const void* const* vectors, std::size_t n,
                    std::size_t padded_dim, float* out);
   // The dot product of two codes, and of one with n.
   std::int32_t (*dot_codes)(const std::int8_t* a, const std::int8_t* b, std::size_t padded_dim);
-  void (*dot_codes_many)(const std::int8_t* query, const std::int8_t* const* codes, std::size_t n,
+  void (*dot_codes_many)(const std::int8_t* query, const void* const* codes, std::size_t n,
                          std::size_t padded_dim, std::int32_t* out);
 };
 

@@ -49,17 +49,17 @@ float sum_lanes(const float* lanes) {
   return sum_lanes(lanes);
 }
 
-void l2_many(const float* query, const float* const* vectors, std::size_t n, std::size_t padded_dim,
+void l2_many(const float* query, const void* const* vectors, std::size_t n, std::size_t padded_dim,
              float* out) {
   for (std::size_t i = 0; i < n; ++i) {
-    out[i] = l2(query, vectors[i], padded_dim);
+    out[i] = l2(query, static_cast<const float*>(vectors[i]), padded_dim);
   }
 }
 
-void dot_many(const float* query, const float* const* vectors, std::size_t n,
+void dot_many(const float* query, const void* const* vectors, std::size_t n,
               std::size_t padded_dim, float* out) {
   for (std::size_t i = 0; i < n; ++i) {
-    out[i] = dot(query, vectors[i], padded_dim);
+    out[i] = dot(query, static_cast<const float*>(vectors[i]), padded_dim);
   }
 }
 
@@ -84,9 +84,9 @@ std::int32_t dot_codes(const std::int8_t* a, const std::int8_t* b, std::size_t p
   return sum;
 }
 
-void dot_codes_many(const std::int8_t* query, const std::int8_t* const* codes, std::size_t n,
+void dot_codes_many(const std::int8_t* query, const void* const* codes, std::size_t n,
                     std::size_t padded_dim, std::int32_t* out) {
-  for (std::size_t i = 0; i < n; ++i) out[i] = dot_codes(query, codes[i], padded_dim);
+  for (std::size_t i = 0; i < n; ++i) out[i] = dot_codes(query, static_cast<const std::int8_t*>(codes[i]), padded_dim);
 }
 
 constexpr DistanceKernels kTable{"scalar", l2, dot, l2_many, dot_many, dot_codes, dot_codes_many};

@@ -227,7 +227,7 @@ void Commit::shrink(const Points& points, Slot target, unsigned level, Worker& w
     return level == 0 && (graph_.info[slot].anchor == target || graph_.info[target].anchor == slot);
   };
   prune(points, worker.members, headroom(graph_.table(level).cap()), point_of, is_protected,
-        scratch.kept, scratch.counters);
+        scratch);
   worker.members.swap(scratch.kept);
 }
 

@@ -81,8 +81,7 @@ void choose_links(const Points& points, unsigned level, LevelPlan& plan, Scratch
   prune(
       points, std::span<const Neighbor>(candidates).first(n),
       own_links(points.graph().table(level).cap()),
-      [&](Slot slot) { return points.planned(slot); }, [](Slot) { return false; }, scratch.kept,
-      scratch.counters);
+      [&](Slot slot) { return points.planned(slot); }, [](Slot) { return false; }, scratch);
   plan.links.assign(scratch.kept.begin(), scratch.kept.end());
 }
 

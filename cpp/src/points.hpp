@@ -11,6 +11,9 @@
 
 namespace upvec {
 
+// Points that a kernel measures side by side.
+inline constexpr std::size_t kTogether = 4;
+
 template <typename Own>
 class PointsBase {
  public:
@@ -29,7 +32,6 @@ class PointsBase {
 
 class ExactPoints : public PointsBase<ExactPoints> {
  public:
-  static constexpr bool kSpeculates = false;
   using PointsBase::PointsBase;
   [[nodiscard]] Point current(Slot slot) const noexcept {
     return graph_.rows.vector(graph_.row_of[slot].load(std::memory_order_acquire));
@@ -51,8 +53,6 @@ class ExactPoints : public PointsBase<ExactPoints> {
 
 class CodePoints : public PointsBase<CodePoints> {
  public:
-  // Whether a search fetches the points of the next candidate's neighbours too, ahead of time.
-  static constexpr bool kSpeculates = false;
   using PointsBase::PointsBase;
   [[nodiscard]] Point current(Slot slot) const noexcept { return graph_.codes.at(slot); }
   [[nodiscard]] Point planned(Slot slot) const noexcept {

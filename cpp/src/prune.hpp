@@ -5,9 +5,9 @@
 // the heuristic of Malkov and Yashunin, HNSW (TPAMI 2020), algorithm 4.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
-#include <vector>
 
 #include "points.hpp"
 #include "scratch.hpp"
@@ -21,34 +21,45 @@ namespace upvec {
 inline float prune_alpha(Metric metric) { return metric == Metric::kInnerProduct ? 1.0F : 1.1F; }
 
 // candidates: ascending, no slot twice. is_protected(slot) keeps one unconditionally.
-// point_of(slot) says which version of each point counts.
+// point_of(slot) says which version of each point counts. What is kept goes to scratch.kept.
 template <typename Points, typename PointOf, typename IsProtected>
 void prune(const Points& points, std::span<const Neighbor> candidates, std::size_t limit,
-           const PointOf& point_of, const IsProtected& is_protected, std::vector<Neighbor>& kept,
-           Counters& counters) {
+           const PointOf& point_of, const IsProtected& is_protected, Scratch& scratch) {
+  auto& kept = scratch.kept;
+  auto& kept_points = scratch.points;
   kept.clear();
+  kept_points.clear();
+  const auto keep = [&](const Neighbor& candidate, Point point) {
+    kept.push_back(candidate);
+    kept_points.push_back(point);
+  };
+  const float alpha = prune_alpha(points.metric());
+  // Most are occluded by one of the first few: these are measured side by side.
+  const auto is_occluded = [&](const Neighbor& candidate, Point point) {
+    float distances[kTogether];
+    for (std::size_t i = 0; i < kept.size(); i += kTogether) {
+      const std::size_t together = std::min(kTogether, kept.size() - i);
+      points.distances(point, &kept_points[i], together, distances);
+      scratch.counters.distances += together;
+      for (std::size_t j = 0; j < together; ++j) {
+        if (alpha * distances[j] <= candidate.distance) return true;
+      }
+    }
+    return false;
+  };
   std::size_t protected_left = 0;
   for (const Neighbor& candidate : candidates)
     protected_left += is_protected(candidate.slot) ? 1 : 0;
-  const float alpha = prune_alpha(points.metric());
   for (std::size_t i = 0; i < candidates.size() && kept.size() < limit; ++i) {
     const Neighbor& candidate = candidates[i];
     if (is_protected(candidate.slot)) {
-      kept.push_back(candidate);
+      keep(candidate, point_of(candidate.slot));
       --protected_left;
       continue;
     }
     if (kept.size() + protected_left >= limit) continue;
     const Point point = point_of(candidate.slot);
-    bool occluded = false;
-    for (const Neighbor& near : kept) {
-      ++counters.distances;
-      if (alpha * points.distance(point, point_of(near.slot)) <= candidate.distance) {
-        occluded = true;
-        break;
-      }
-    }
-    if (!occluded) kept.push_back(candidate);
+    if (!is_occluded(candidate, point)) keep(candidate, point);
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -50,9 +51,24 @@ class VisitedSet {
     marks_[slot] = mark_;
     return fresh;
   }
-  // Whether insert() would return 1.
-  [[nodiscard]] bool is_new(Slot slot) const noexcept {
-    return slot < limit_ && marks_[slot] != mark_;
+  // Inserts the slots of a list, which ends at the first zero or after cap words; writes those that
+  // are new to fresh (room for cap) and returns how many they are. `Word` is an atomic of a slot.
+  template <typename Word>
+  std::size_t insert_list(const Word* words, std::size_t cap, Slot* fresh) noexcept {
+    // In registers: the marks are bytes, which might overlap anything else.
+    std::uint8_t* const marks = marks_.data();
+    const std::uint8_t mark = mark_;
+    const std::size_t limit = limit_;
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < cap; ++i) {
+      const Slot slot = words[i].load(std::memory_order_acquire);
+      if (slot == 0) break;
+      if (slot >= limit) continue;
+      fresh[count] = slot;
+      count += marks[slot] != mark ? 1 : 0;
+      marks[slot] = mark;
+    }
+    return count;
   }
 
  private:

@@ -17,14 +17,11 @@ namespace upvec {
 // Lines that are requested ahead of the point being measured. Taken from an earlier prototype, for
 // which 64 to 96 lines in flight were best on Zen 5 at 128 and 384 dimensions and more made it
 // slower; not yet tuned here.
-inline constexpr std::size_t kLinesInFlight = 96;
+inline constexpr std::size_t kLinesInFlight = 192;
 
 inline std::size_t prefetch_lookahead(std::size_t point_bytes) {
   return std::clamp<std::size_t>(kLinesInFlight * simd::kCacheLineBytes / point_bytes, 2, 32);
 }
-
-// Points that a kernel measures side by side.
-inline constexpr std::size_t kTogether = 4;
 
 // Puts where the points of scratch.slots are into scratch.points, the first of them on their way.
 template <typename Points>
@@ -87,18 +84,6 @@ Neighbor descend(const Points& points, Point query, Slot start, unsigned bottom,
   return best;
 }
 
-// The points of a list's unvisited slots: they are measured next, unless something nearer turns up.
-template <typename Points>
-[[gnu::always_inline]] inline void prefetch_unvisited(const Points& points, const LinkWord* words,
-                                                      std::size_t cap, const VisitedSet& visited) {
-  const std::size_t bytes = points.point_bytes();
-  for (std::size_t i = 0; i < cap; ++i) {
-    const Slot slot = words[i].load(std::memory_order_relaxed);
-    if (slot == kNoSlot) break;
-    if (visited.is_new(slot)) simd::prefetch_lines(points.current(slot), bytes);
-  }
-}
-
 // Beam search on one level from the candidates already in scratch.pool (visited must know them
 // too). Every slot that is measured is shown to accept(Neighbor).
 template <typename Points, typename Accept>
@@ -112,20 +97,9 @@ void beam_search(const Points& points, Point query, unsigned level, Scratch& scr
     if (level > 0 && graph.level_of(slot) < level) continue;
     const LinkWord* const words = table.words(graph.list_of(slot, level));
     scratch.slots.resize(cap);
-    std::size_t fresh = 0;
-    for (std::size_t i = 0; i < cap; ++i) {
-      const Slot next = words[i].load(std::memory_order_acquire);
-      if (next == kNoSlot) break;
-      scratch.slots[fresh] = next;
-      fresh += scratch.visited.insert(next);
-    }
-    scratch.slots.resize(fresh);
+    scratch.slots.resize(scratch.visited.insert_list(words, cap, scratch.slots.data()));
     locate(points, scratch);
-    if constexpr (Points::kSpeculates) {
-      if (const Slot next = pool.peek(); next != kNoSlot && level == 0) {
-        prefetch_unvisited(points, table.words(next), cap, scratch.visited);
-      }
-    } else if (const Slot next = pool.peek(); next != kNoSlot && level == 0) {
+    if (const Slot next = pool.peek(); next != kNoSlot && level == 0) {
       // The list that will be read next, unless something nearer turns up in this one.
       simd::prefetch_lines(table.words(next), cap * sizeof(LinkWord));
     }

@@ -12,7 +12,6 @@
 
 namespace {
 
-using upvec::Counters;
 using upvec::Metric;
 using upvec::Neighbor;
 using upvec::Slot;
@@ -37,17 +36,16 @@ class Points {
   }
 
   std::vector<Slot> prune(std::size_t limit, const std::vector<Slot>& protected_slots = {}) {
-    std::vector<Neighbor> kept;
-    Counters counters;
+    upvec::Scratch scratch;
     upvec::prune(
         points_, candidates_, limit, [&](Slot slot) { return points_.current(slot); },
         [&](Slot slot) {
           return std::find(protected_slots.begin(), protected_slots.end(), slot) !=
                  protected_slots.end();
         },
-        kept, counters);
+        scratch);
     std::vector<Slot> slots;
-    for (const Neighbor& one : kept) {
+    for (const Neighbor& one : scratch.kept) {
       slots.push_back(one.slot);
     }
     return slots;

@@ -7,9 +7,13 @@
 
 #include "prune.hpp"
 #include "simd/prefetch.hpp"
+#include "traverse.hpp"
 
 namespace upvec {
 namespace {
+
+// How many groups ahead lists and points are fetched.
+constexpr std::size_t kAhead = 3;
 
 constexpr float kUnknown = std::numeric_limits<float>::quiet_NaN();
 
@@ -26,6 +30,15 @@ std::size_t bridge_below(std::size_t cap) { return cap * 28 / 32; }
 
 // Below this the slot is planned anew. An absolute floor: a relative one lets degrees decay.
 std::size_t degree_floor(std::size_t cap) { return cap / 4; }
+
+// What becomes of a link to a slot that moved: kNearer, kUnknown if it is gone for sure, else the
+// new distance. Far moves are the common case; they are told apart without measuring the list.
+constexpr float kNearer = -std::numeric_limits<float>::infinity();
+float usefulness_after(float then, float now) {
+  constexpr float kPlausible = 2.0F;
+  if (now <= then) return kNearer;
+  return now <= kPlausible * then ? now : kUnknown;
+}
 
 bool holds(const std::vector<Neighbor>& members, Slot slot) {
   return std::any_of(members.begin(), members.end(),
@@ -57,6 +70,11 @@ std::vector<Slot> Commit::run(std::span<const Item> items, std::span<const Force
     const std::span<const Wish> wishes(wishes_.data() + group_starts_[group],
                                        group_starts_[group + 1] - group_starts_[group]);
     with_points(graph_, [&](const auto& points) {
+      if (group + kAhead < groups) {
+        const Wish& later = wishes_[group_starts_[group + kAhead]];
+        prefetch_list(later.target, later.level);
+        simd::prefetch_lines(points.current(later.target), points.point_bytes());
+      }
       write_list(points, wishes, items, workers_[worker], *scratches[worker]);
     });
   });
@@ -84,10 +102,14 @@ void Commit::gather(std::span<const Item> items, std::span<const ForcedLink> for
         wishes_.push_back({list_key(link.slot, level), link.slot, item.slot, link.distance, i,
                            level, Want::kReverse});
       }
-      for (const Slot in : plan.old_in) {
+      for (std::size_t in = 0; in < plan.old_in.size(); ++in) {
+        const Slot target = plan.old_in[in];
         // Items of this sub-batch that leave their place get new lists anyway.
-        if ((graph_.info[in].flags & kInFlight) != 0) continue;
-        wishes_.push_back({list_key(in, level), in, item.slot, kUnknown, i, level, Want::kLost});
+        if ((graph_.info[target].flags & kInFlight) != 0) continue;
+        const float usefulness =
+            item.task == Task::kMove ? usefulness_after(plan.then[in], plan.now[in]) : kUnknown;
+        wishes_.push_back(
+            {list_key(target, level), target, item.slot, usefulness, i, level, Want::kLost});
       }
     }
   }
@@ -158,7 +180,7 @@ void Commit::start_members(const Points& points, std::span<const Wish> wishes, s
   for (const Slot other : worker.before) worker.members.push_back({kUnknown, other});
   for (const Wish& wish : wishes) {
     if (wish.want != Want::kLost) continue;
-    if (stays_useful(points, wish, items[wish.item], worker, scratch)) continue;
+    if (stays_useful(points, wish, worker, scratch)) continue;
     std::erase_if(worker.members,
                   [&](const Neighbor& member) { return member.slot == wish.other; });
   }
@@ -167,41 +189,42 @@ void Commit::start_members(const Points& points, std::span<const Wish> wishes, s
 // A slot that moved may stay linked if it came nearer, or is still no farther than the longest
 // link. (Keeping it by the pruning rule instead hurt recall.)
 template <typename Points>
-bool Commit::stays_useful(const Points& points, const Wish& lost, const Item& item, Worker& worker, Scratch& scratch) {
-  if (item.task != Task::kMove || graph_.is_pending(lost.target)) return false;
-  const Point target = points.planned(lost.target);
-  const float now = points.distance(target, points.planned(item.slot));
-  const float then = points.distance(target, points.current(item.slot));
-  scratch.counters.distances += 2;
-  if (now <= then) return true;
-  // Far moves are the common case; they are told apart without measuring the whole list.
-  constexpr float kPlausible = 2.0F;
-  if (now > kPlausible * then) return false;
+bool Commit::stays_useful(const Points& points, const Wish& lost, Worker& worker,
+                          Scratch& scratch) {
+  if (std::isnan(lost.distance) || graph_.is_pending(lost.target)) return false;
+  if (lost.distance == kNearer) return true;
+  const Point target = points.current(lost.target);
   for (Neighbor& member : worker.members) {
-    if (member.slot == item.slot) continue;
+    if (member.slot == lost.other) continue;
     if (std::isnan(member.distance)) {
       ++scratch.counters.distances;
       member.distance = points.distance(target, points.planned(member.slot));
     }
-    if (now <= member.distance) return true;
+    if (lost.distance <= member.distance) return true;
   }
   return false;
 }
 
 // The nearest of the old neighbours of the slot that left.
 template <typename Points>
-void Commit::bridge(const Points& points, const Wish& lost, const Item& item, Worker& worker, Scratch& scratch) {
+void Commit::bridge(const Points& points, const Wish& lost, const Item& item, Worker& worker,
+                    Scratch& scratch) {
   if (holds(worker.members, lost.other)) return;
-  const Point target = points.linked(lost.target);
-  Neighbor best{0.0F, kNoSlot};
+  scratch.slots.clear();
+  scratch.points.clear();
   for (const Slot other : item.levels[lost.level].old_links) {
     if (other == lost.target || holds(worker.members, other)) continue;
     if ((graph_.info[other].flags & (kLeaving | kInFlight)) != 0) continue;
-    ++scratch.counters.distances;
-    const Neighbor candidate{points.distance(target, points.linked(other)), other};
-    if (best.slot == kNoSlot || candidate < best) best = candidate;
+    scratch.slots.push_back(other);
+    scratch.points.push_back(points.current(other));
   }
-  if (best.slot != kNoSlot) worker.members.push_back({kUnknown, best.slot});
+  if (scratch.slots.empty()) return;
+  measure(points, points.linked(lost.target), scratch);
+  Neighbor best{scratch.distances[0], scratch.slots[0]};
+  for (std::size_t i = 1; i < scratch.slots.size(); ++i) {
+    best = std::min(best, Neighbor{scratch.distances[i], scratch.slots[i]});
+  }
+  worker.members.push_back({kUnknown, best.slot});
 }
 
 template <typename Points>
@@ -214,13 +237,14 @@ void Commit::shrink(const Points& points, Slot target, unsigned level, Worker& w
     return leaves_later ? points.linked(slot) : points.planned(slot);
   };
   const Point point = point_of(target);
+  scratch.points.clear();
   for (const Neighbor& member : worker.members) {
-    simd::prefetch_lines(point_of(member.slot), points.point_bytes());
+    scratch.points.push_back(point_of(member.slot));
+    simd::prefetch_lines(scratch.points.back(), points.point_bytes());
   }
-  for (Neighbor& member : worker.members) {
-    if (!leaves_later && !std::isnan(member.distance)) continue;
-    ++scratch.counters.distances;
-    member.distance = points.distance(point, point_of(member.slot));
+  measure(points, point, scratch);
+  for (std::size_t i = 0; i < worker.members.size(); ++i) {
+    worker.members[i].distance = scratch.distances[i];
   }
   std::sort(worker.members.begin(), worker.members.end());
   const auto is_protected = [&](Slot slot) {
@@ -232,54 +256,61 @@ void Commit::shrink(const Points& points, Slot target, unsigned level, Worker& w
 }
 
 void Commit::record_changes(Slot target, unsigned level, Worker& worker) {
-  std::sort(worker.before.begin(), worker.before.end());
-  std::sort(worker.after.begin(), worker.after.end());
-  const auto touch = [&](Slot other) {
-    const auto narrow = static_cast<std::uint8_t>(level);
-    worker.touched.push_back({list_key(other, level), other, target, narrow});
-    worker.touched.push_back({list_key(target, level), target, other, narrow});
-  };
-  auto old_link = worker.before.begin();
-  auto new_link = worker.after.begin();
-  while (old_link != worker.before.end() || new_link != worker.after.end()) {
-    if (new_link == worker.after.end() ||
-        (old_link != worker.before.end() && *old_link < *new_link)) {
-      touch(*old_link++);
-    } else if (old_link == worker.before.end() || *new_link < *old_link) {
-      touch(*new_link++);
-    } else {
-      ++old_link;
-      ++new_link;
+  const auto record_missing = [&](const std::vector<Slot>& from, const std::vector<Slot>& in) {
+    for (const Slot other : from) {
+      // Lists are short: looking at all of one without a branch beats sorting both.
+      std::uint32_t found = 0;
+      for (const Slot slot : in) found += slot == other ? 1 : 0;
+      if (found == 0) worker.changed.push_back({target, other, static_cast<std::uint8_t>(level)});
     }
-  }
+  };
+  record_missing(worker.before, worker.after);
+  record_missing(worker.after, worker.before);
 }
 
 // `other` stands in the in-list of `owner` exactly if it links there and is not linked back.
 void Commit::update_in_lists(Team& team) {
   touched_.clear();
   for (Worker& worker : workers_) {
-    touched_.insert(touched_.end(), worker.touched.begin(), worker.touched.end());
-    worker.touched.clear();
+    for (const Link& link : worker.changed) {
+      touched_.push_back({list_key(link.from, link.level), link.from, link.to, link.level});
+      touched_.push_back({list_key(link.to, link.level), link.to, link.from, link.level});
+    }
+    worker.changed.clear();
   }
-  const auto order = [](const Touched& a, const Touched& b) {
-    return std::tie(a.list, a.other) < std::tie(b.list, b.other);
-  };
-  std::sort(touched_.begin(), touched_.end(), order);
+  std::sort(touched_.begin(), touched_.end(), [](const Touched& a, const Touched& b) {
+    return std::pair(a.list, a.other) < std::pair(b.list, b.other);
+  });
+  // A pair whose links changed both ways was recorded from both ends.
+  touched_.erase(std::unique(touched_.begin(), touched_.end(),
+                             [](const Touched& a, const Touched& b) {
+                               return a.list == b.list && a.other == b.other;
+                             }),
+                 touched_.end());
   group_by(touched_, group_starts_,
            [](const Touched& a, const Touched& b) { return a.list == b.list; });
   team.run(group_starts_.size() - 1, 64, [&](std::size_t group, unsigned) {
     for (std::size_t i = group_starts_[group]; i < group_starts_[group + 1]; ++i) {
-      const Touched& one = touched_[i];
-      LinkTable& table = graph_.table(one.level);
-      const std::size_t owner = graph_.list_of(one.owner, one.level);
-      const std::size_t other = graph_.list_of(one.other, one.level);
-      if (table.contains(other, one.owner) && !table.contains(owner, one.other)) {
-        table.in.insert(owner, one.other);
-      } else {
-        table.in.erase(owner, one.other);
-      }
+      if (i + kAhead < touched_.size()) prefetch_list(touched_[i + kAhead].other, touched_[i + kAhead].level);
+      update_in_list(touched_[i]);
     }
   });
+}
+
+void Commit::update_in_list(const Touched& one) {
+  LinkTable& table = graph_.table(one.level);
+  const std::size_t owner = graph_.list_of(one.owner, one.level);
+  const std::size_t other = graph_.list_of(one.other, one.level);
+  if (table.contains(other, one.owner) && !table.contains(owner, one.other)) {
+    table.in.insert(owner, one.other);
+  } else {
+    table.in.erase(owner, one.other);
+  }
+}
+
+void Commit::prefetch_list(Slot slot, unsigned level) const noexcept {
+  const LinkTable& table = graph_.table(level);
+  simd::prefetch_lines(table.words(graph_.list_of(slot, level)), table.cap() * sizeof(LinkWord));
 }
 
 }  // namespace upvec

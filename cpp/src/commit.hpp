@@ -31,12 +31,18 @@ class Commit {
     std::uint64_t list;  // which table, then which list in it
     Slot target;         // whose list it is
     Slot other;          // kNoSlot for kOwn
-    float distance;      // kReverse: between the planned rows
+    float distance;      // kReverse: between the planned rows; kLost: see usefulness_after
     std::uint32_t item;  // whose plan asks for it; 0 for kForced
     std::uint8_t level;
     Want want;
   };
-  // The link between owner and other may have changed direction or gone: look again.
+  // A link that came or went.
+  struct Link {
+    Slot from;
+    Slot to;
+    std::uint8_t level;
+  };
+  // Whether `other` belongs in the in-list of `owner` may have changed: look again.
   struct Touched {
     std::uint64_t list;
     Slot owner;
@@ -44,7 +50,7 @@ class Commit {
     std::uint8_t level;
   };
   struct Worker {
-    std::vector<Touched> touched;
+    std::vector<Link> changed;
     std::vector<Slot> starved;
     std::vector<Slot> before;
     std::vector<Neighbor> members;
@@ -60,8 +66,7 @@ class Commit {
   void start_members(const Points& points, std::span<const Wish> wishes,
                      std::span<const Item> items, Worker& worker, Scratch& scratch);
   template <typename Points>
-  bool stays_useful(const Points& points, const Wish& lost, const Item& item, Worker& worker,
-                    Scratch& scratch);
+  bool stays_useful(const Points& points, const Wish& lost, Worker& worker, Scratch& scratch);
   template <typename Points>
   void bridge(const Points& points, const Wish& lost, const Item& item, Worker& worker,
               Scratch& scratch);
@@ -69,6 +74,8 @@ class Commit {
   void shrink(const Points& points, Slot target, unsigned level, Worker& worker, Scratch& scratch);
   void record_changes(Slot target, unsigned level, Worker& worker);
   void update_in_lists(Team& team);
+  void update_in_list(const Touched& one);
+  void prefetch_list(Slot slot, unsigned level) const noexcept;
 
   Graph& graph_;
   std::vector<Wish> wishes_;

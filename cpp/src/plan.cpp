@@ -31,6 +31,9 @@ void remember_place(const Graph& graph, Slot slot, unsigned level, LevelPlan& pl
   const std::span<const Slot> one_way = table.in.get(list);
   plan.old_in.assign(one_way.begin(), one_way.end());
   for (const Slot other : plan.old_links) {
+    simd::prefetch_lines(table.words(graph.list_of(other, level)), table.cap() * sizeof(LinkWord));
+  }
+  for (const Slot other : plan.old_links) {
     if (table.contains(graph.list_of(other, level), slot)) plan.old_in.push_back(other);
   }
   std::sort(plan.old_in.begin(), plan.old_in.end());
@@ -85,6 +88,17 @@ void choose_links(const Points& points, unsigned level, LevelPlan& plan, Scratch
   plan.links.assign(scratch.kept.begin(), scratch.kept.end());
 }
 
+// How far the slots that link here are from the old place and from the new one.
+template <typename Points>
+void measure_move(const Points& points, const Item& item, LevelPlan& plan, Scratch& scratch) {
+  scratch.slots.assign(plan.old_in.begin(), plan.old_in.end());
+  locate(points, scratch);
+  measure(points, points.current(item.slot), scratch);
+  plan.then.assign(scratch.distances.begin(), scratch.distances.end());
+  measure(points, points.planned(item.slot), scratch);
+  plan.now.assign(scratch.distances.begin(), scratch.distances.end());
+}
+
 template <typename Points>
 void find_links(const Points& points, std::span<Item> items, std::size_t index,
                 std::size_t ef_construction, Scratch& scratch) {
@@ -126,6 +140,9 @@ void plan_item(const Graph& graph, std::span<Item> items, std::size_t index,
   if (!item.gets_links()) return;
   ++scratch.counters.queries;
   with_points(graph, [&](const auto& points) {
+    if (item.task == Task::kMove) {
+      for (LevelPlan& plan : item.levels) measure_move(points, item, plan, scratch);
+    }
     find_links(points, items, index, ef_construction, scratch);
   });
 }

@@ -27,6 +27,8 @@ struct LevelPlan {
   std::vector<Neighbor> links;  // chosen, nearest first; empty for kRemove
   std::vector<Slot> old_links;  // kMove, kRemove: before the sub-batch
   std::vector<Slot> old_in;     // kMove, kRemove: every slot that links here
+  std::vector<float> then;      // kMove: how far each of old_in was, and will be
+  std::vector<float> now;
 };
 
 struct Item {

@@ -193,16 +193,29 @@ bool Commit::stays_useful(const Points& points, const Wish& lost, Worker& worker
                           Scratch& scratch) {
   if (std::isnan(lost.distance) || graph_.is_pending(lost.target)) return false;
   if (lost.distance == kNearer) return true;
-  const Point target = points.current(lost.target);
-  for (Neighbor& member : worker.members) {
-    if (member.slot == lost.other) continue;
-    if (std::isnan(member.distance)) {
-      ++scratch.counters.distances;
-      member.distance = points.distance(target, points.planned(member.slot));
-    }
-    if (lost.distance <= member.distance) return true;
+  if (worker.members.empty()) return false;
+  if (std::isnan(worker.members.back().distance)) {
+    measure_members(points, points.current(lost.target), worker, scratch);
   }
-  return false;
+  return std::any_of(
+      worker.members.begin(), worker.members.end(), [&lost](const Neighbor& member) {
+        return member.slot != lost.other && lost.distance <= member.distance;
+      });
+}
+
+// By planned points; the target is not pending.
+template <typename Points>
+void Commit::measure_members(const Points& points, Point target, Worker& worker,
+                             Scratch& scratch) {
+  scratch.points.clear();
+  for (const Neighbor& member : worker.members) {
+    scratch.points.push_back(points.planned(member.slot));
+    simd::prefetch_lines(scratch.points.back(), points.point_bytes());
+  }
+  measure(points, target, scratch);
+  for (std::size_t i = 0; i < worker.members.size(); ++i) {
+    worker.members[i].distance = scratch.distances[i];
+  }
 }
 
 // The nearest of the old neighbours of the slot that left.

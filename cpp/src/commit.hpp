@@ -68,6 +68,8 @@ class Commit {
   template <typename Points>
   bool stays_useful(const Points& points, const Wish& lost, Worker& worker, Scratch& scratch);
   template <typename Points>
+  void measure_members(const Points& points, Point target, Worker& worker, Scratch& scratch);
+  template <typename Points>
   void bridge(const Points& points, const Wish& lost, const Item& item, Worker& worker,
               Scratch& scratch);
   template <typename Points>

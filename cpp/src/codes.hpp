@@ -2,8 +2,8 @@
 //
 // A code is made from its vector alone: every component is divided by the vector's own scale
 // (largest magnitude / 127) and rounded. Nothing is trained, so nothing ages when the data drift.
-// Distances between codes are those of the decoded vectors, from an exact integer dot product: equal
-// on every instruction set. They show the way; answers are measured by exact vectors.
+// Distances between codes are those of the decoded vectors, from an exact integer dot product:
+// equal on every instruction set. They show the way; answers are measured by exact vectors.
 //
 // A record is padded_dim int8 values, then float scale, then float squared norm of the decoded
 // vector. It may be replaced while readers measure it, so it is written and read by relaxed atomic
@@ -32,9 +32,7 @@ class CodeSpace {
         padded_dim_((dim + simd::kPadCodes - 1) / simd::kPadCodes * simd::kPadCodes),
         metric_(metric) {}
 
-  [[nodiscard]] std::size_t point_bytes() const noexcept {
-    return padded_dim_ + 2 * sizeof(float);
-  }
+  [[nodiscard]] std::size_t point_bytes() const noexcept { return padded_dim_ + 2 * sizeof(float); }
   // The record of a vector of dim floats.
   void encode(const float* vector, std::byte* record) const noexcept;
   // Replaces a record that readers may be looking at.

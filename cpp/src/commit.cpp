@@ -26,19 +26,10 @@ std::size_t headroom(std::size_t cap) { return cap * 78 / 100; }
 // A list that loses a link and is shorter than this gets a bridge. Over two full turnovers of
 // 12,000 rows 28 of 32 ends at recall@10 .9827 at ef 32 for 3,660 distances an update, 24 of 32 at
 // .9811 for 3,500.
-std::size_t bridge_below(std::size_t cap) { return cap * 28 / 32; }
+std::size_t bridge_below(std::size_t cap) { return cap; }
 
 // Below this the slot is planned anew. An absolute floor: a relative one lets degrees decay.
 std::size_t degree_floor(std::size_t cap) { return cap / 4; }
-
-// What becomes of a link to a slot that moved: kNearer, kUnknown if it is gone for sure, else the
-// new distance. Far moves are the common case; they are told apart without measuring the list.
-constexpr float kNearer = -std::numeric_limits<float>::infinity();
-float usefulness_after(float then, float now) {
-  constexpr float kPlausible = 2.0F;
-  if (now <= then) return kNearer;
-  return now <= kPlausible * then ? now : kUnknown;
-}
 
 bool holds(const std::vector<Neighbor>& members, Slot slot) {
   return std::any_of(members.begin(), members.end(),
@@ -106,10 +97,10 @@ void Commit::gather(std::span<const Item> items, std::span<const ForcedLink> for
         const Slot target = plan.old_in[in];
         // Items of this sub-batch that leave their place get new lists anyway.
         if ((graph_.info[target].flags & kInFlight) != 0) continue;
-        const float usefulness =
-            item.task == Task::kMove ? usefulness_after(plan.then[in], plan.now[in]) : kUnknown;
+        const bool stays = item.task == Task::kMove && plan.stays_near[in] != 0;
+        if (stays && !graph_.is_pending(target)) continue;
         wishes_.push_back(
-            {list_key(target, level), target, item.slot, usefulness, i, level, Want::kLost});
+            {list_key(target, level), target, item.slot, kUnknown, i, level, Want::kLost});
       }
     }
   }
@@ -123,8 +114,8 @@ void Commit::gather(std::span<const Item> items, std::span<const ForcedLink> for
 }
 
 template <typename Points>
-void Commit::write_list(const Points& points, std::span<const Wish> wishes, std::span<const Item> items, Worker& worker,
-                        Scratch& scratch) {
+void Commit::write_list(const Points& points, std::span<const Wish> wishes,
+                        std::span<const Item> items, Worker& worker, Scratch& scratch) {
   const Slot target = wishes[0].target;
   const unsigned level = wishes[0].level;
   LinkTable& table = graph_.table(level);
@@ -132,7 +123,7 @@ void Commit::write_list(const Points& points, std::span<const Wish> wishes, std:
   worker.before.resize(table.cap());
   worker.before.resize(table.read(list, worker.before.data()));
 
-  start_members(points, wishes, items, worker, scratch);
+  start_members(wishes, items, worker);
   const bool removed =
       (graph_.info[target].flags & (kInFlight | kLeaving)) == (kInFlight | kLeaving);
   if (!removed) {
@@ -159,9 +150,8 @@ void Commit::write_list(const Points& points, std::span<const Wish> wishes, std:
 }
 
 // The target's own new links if it is an item; else its present ones, less those that are lost.
-template <typename Points>
-void Commit::start_members(const Points& points, std::span<const Wish> wishes, std::span<const Item> items,
-                           Worker& worker, Scratch& scratch) {
+void Commit::start_members(std::span<const Wish> wishes, std::span<const Item> items,
+                           Worker& worker) {
   worker.members.clear();
   const Wish& first = wishes[0];
   if (first.want == Want::kOwn) {
@@ -180,41 +170,8 @@ void Commit::start_members(const Points& points, std::span<const Wish> wishes, s
   for (const Slot other : worker.before) worker.members.push_back({kUnknown, other});
   for (const Wish& wish : wishes) {
     if (wish.want != Want::kLost) continue;
-    if (stays_useful(points, wish, worker, scratch)) continue;
     std::erase_if(worker.members,
                   [&](const Neighbor& member) { return member.slot == wish.other; });
-  }
-}
-
-// A slot that moved may stay linked if it came nearer, or is still no farther than the longest
-// link. (Keeping it by the pruning rule instead hurt recall.)
-template <typename Points>
-bool Commit::stays_useful(const Points& points, const Wish& lost, Worker& worker,
-                          Scratch& scratch) {
-  if (std::isnan(lost.distance) || graph_.is_pending(lost.target)) return false;
-  if (lost.distance == kNearer) return true;
-  if (worker.members.empty()) return false;
-  if (std::isnan(worker.members.back().distance)) {
-    measure_members(points, points.current(lost.target), worker, scratch);
-  }
-  return std::any_of(
-      worker.members.begin(), worker.members.end(), [&lost](const Neighbor& member) {
-        return member.slot != lost.other && lost.distance <= member.distance;
-      });
-}
-
-// By planned points; the target is not pending.
-template <typename Points>
-void Commit::measure_members(const Points& points, Point target, Worker& worker,
-                             Scratch& scratch) {
-  scratch.points.clear();
-  for (const Neighbor& member : worker.members) {
-    scratch.points.push_back(points.planned(member.slot));
-    simd::prefetch_lines(scratch.points.back(), points.point_bytes());
-  }
-  measure(points, target, scratch);
-  for (std::size_t i = 0; i < worker.members.size(); ++i) {
-    worker.members[i].distance = scratch.distances[i];
   }
 }
 
@@ -241,7 +198,8 @@ void Commit::bridge(const Points& points, const Wish& lost, const Item& item, Wo
 }
 
 template <typename Points>
-void Commit::shrink(const Points& points, Slot target, unsigned level, Worker& worker, Scratch& scratch) {
+void Commit::shrink(const Points& points, Slot target, unsigned level, Worker& worker,
+                    Scratch& scratch) {
   // A slot that a later sub-batch will move keeps, until then, the links that are right for its old
   // place: there, everything counts where it is linked now.
   const bool leaves_later =
@@ -304,7 +262,8 @@ void Commit::update_in_lists(Team& team) {
            [](const Touched& a, const Touched& b) { return a.list == b.list; });
   team.run(group_starts_.size() - 1, 64, [&](std::size_t group, unsigned) {
     for (std::size_t i = group_starts_[group]; i < group_starts_[group + 1]; ++i) {
-      if (i + kAhead < touched_.size()) prefetch_list(touched_[i + kAhead].other, touched_[i + kAhead].level);
+      if (i + kAhead < touched_.size())
+        prefetch_list(touched_[i + kAhead].other, touched_[i + kAhead].level);
       update_in_list(touched_[i]);
     }
   });

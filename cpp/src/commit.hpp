@@ -31,7 +31,7 @@ class Commit {
     std::uint64_t list;  // which table, then which list in it
     Slot target;         // whose list it is
     Slot other;          // kNoSlot for kOwn
-    float distance;      // kReverse: between the planned rows; kLost: see usefulness_after
+    float distance;      // kReverse: between the planned rows
     std::uint32_t item;  // whose plan asks for it; 0 for kForced
     std::uint8_t level;
     Want want;
@@ -62,13 +62,7 @@ class Commit {
   template <typename Points>
   void write_list(const Points& points, std::span<const Wish> wishes, std::span<const Item> items,
                   Worker& worker, Scratch& scratch);
-  template <typename Points>
-  void start_members(const Points& points, std::span<const Wish> wishes,
-                     std::span<const Item> items, Worker& worker, Scratch& scratch);
-  template <typename Points>
-  bool stays_useful(const Points& points, const Wish& lost, Worker& worker, Scratch& scratch);
-  template <typename Points>
-  void measure_members(const Points& points, Point target, Worker& worker, Scratch& scratch);
+  void start_members(std::span<const Wish> wishes, std::span<const Item> items, Worker& worker);
   template <typename Points>
   void bridge(const Points& points, const Wish& lost, const Item& item, Worker& worker,
               Scratch& scratch);

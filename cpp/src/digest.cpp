@@ -2,6 +2,7 @@
 // load.
 
 #include <array>
+#include <bit>
 #include <cstdio>
 #include <span>
 #include <string>
@@ -70,6 +71,7 @@ std::string digest(const Store& store) {
     digest.add(live ? 1 : 0);
     add_key(digest, store, info.key);
     digest.add(info.anchor);
+    digest.add(live ? std::bit_cast<std::uint32_t>(info.slack) : 0);
     for (unsigned level = 0; level <= graph.level_of(slot); ++level) {
       add_links(digest, graph, slot, level, room);
     }

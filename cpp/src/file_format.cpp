@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <string_view>
@@ -16,7 +17,8 @@ static_assert(std::endian::native == std::endian::little,
               "the file format is little-endian; this machine needs byte swaps on load and save");
 
 constexpr std::string_view kMagic{"UPVECIX\n", 8};
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kOldestVersion = 1;
 constexpr std::size_t kHeaderBytes = 96;
 constexpr std::size_t kSectionHeaderBytes = 16;
 constexpr std::size_t kSlotBytes = 8;
@@ -51,9 +53,11 @@ class Saver {
     const std::vector<std::byte> links = link_section();
     const std::vector<std::byte> upper = upper_section();
     const std::vector<std::byte> free = free_section();
+    const std::vector<std::byte> slack = slack_section();
     const std::size_t vector_bytes = store_.live * store_.options.dim * sizeof(float);
-    const std::size_t total = kHeaderBytes + 6 * kSectionHeaderBytes + slots.size() + keys.size() +
-                              vector_bytes + links.size() + upper.size() + free.size();
+    const std::size_t total = kHeaderBytes + 7 * kSectionHeaderBytes + slots.size() + keys.size() +
+                              vector_bytes + links.size() + upper.size() + free.size() +
+                              slack.size();
     sink(header(total));
     section(sink, 1, slots);
     section(sink, 2, keys);
@@ -61,6 +65,7 @@ class Saver {
     section(sink, 4, links);
     section(sink, 5, upper);
     section(sink, 6, free);
+    section(sink, 7, slack);
   }
 
  private:
@@ -177,6 +182,15 @@ class Saver {
     return out;
   }
 
+  [[nodiscard]] std::vector<std::byte> slack_section() const {
+    std::vector<std::byte> out;
+    out.reserve(store_.live * sizeof(float));
+    for (Slot slot = 1; slot < end_; ++slot) {
+      if (live(slot)) put(out, graph_.info[slot].slack);
+    }
+    return out;
+  }
+
   const Store& store_;
   const Graph& graph_;
   Slot end_;
@@ -219,6 +233,7 @@ class Reader {
 };
 
 struct Header {
+  std::uint32_t version;
   IndexOptions options;
   std::uint64_t seq;
   Slot end;
@@ -235,9 +250,9 @@ Header read_header(Reader& reader, std::size_t file_bytes) {
     reader.fail("not an upvec index file");
   }
   const auto version = fields.take<std::uint32_t>();
-  if (version != kVersion) {
-    reader.fail("format version " + std::to_string(version) + "; this upvec reads version " +
-                std::to_string(kVersion));
+  if (version < kOldestVersion || version > kVersion) {
+    reader.fail("format version " + std::to_string(version) + "; this upvec reads versions " +
+                std::to_string(kOldestVersion) + " to " + std::to_string(kVersion));
   }
   if (crc32c(whole.data(), whole.size()) != head.take<std::uint32_t>()) {
     reader.fail("the header does not match its checksum");
@@ -249,6 +264,7 @@ Header read_header(Reader& reader, std::size_t file_bytes) {
                 std::to_string(total));
   }
   Header header;
+  header.version = version;
   header.options.dim = fields.take<std::uint32_t>();
   const auto metric = fields.take<std::uint8_t>();
   const auto key_type = fields.take<std::uint8_t>();
@@ -280,7 +296,7 @@ class Loader {
  public:
   Loader(std::span<const std::byte> bytes, const std::string& name)
       : reader_(bytes, name), header_(read_header(reader_, bytes.size())) {
-    for (std::uint32_t number = 1; number <= kSections; ++number) {
+    for (std::uint32_t number = 1; number <= section_count(); ++number) {
       const auto size = reader_.take<std::uint64_t>();
       const auto crc = reader_.take<std::uint32_t>();
       reader_.require(reader_.take<std::uint32_t>() == number, "sections out of order");
@@ -309,6 +325,7 @@ class Loader {
     load_lists(4);
     load_lists(5);
     load_free();
+    if (header_.version > 1) load_slack();
     check_anchors();
     make_in_lists();
     finish();
@@ -316,7 +333,10 @@ class Loader {
   }
 
  private:
-  static constexpr std::uint32_t kSections = 6;
+  static constexpr std::uint32_t kSections = 7;
+
+  // Version 1 knew no slack: there, every move is a real one until links are chosen anew.
+  [[nodiscard]] std::uint32_t section_count() const { return header_.version == 1 ? 6 : kSections; }
 
   Reader section(std::uint32_t number) const { return {sections_[number], reader_.name()}; }
 
@@ -444,6 +464,17 @@ class Loader {
       in.require(flagged == (listed[slot] != 0), "the list of free slots contradicts the slots");
       in.require(live(slot) || flagged, "a slot that is neither live nor free");
     }
+  }
+
+  void load_slack() {
+    Reader in = section(7);
+    for (Slot slot = 1; slot < header_.end; ++slot) {
+      if (!live(slot)) continue;
+      const auto slack = in.take<float>();
+      in.require(slack >= 0.0F && std::isfinite(slack), "impossible slack");
+      store_->graph.info[slot].slack = slack;
+    }
+    in.require(in.left() == 0, "bytes after the last slack");
   }
 
   void check_anchors() {

@@ -40,6 +40,7 @@ struct SlotInfo {
   std::uint64_t key;      // StoredKey as bits; kept after removal until the slot is used again
   Slot anchor;            // its parent in the spanning tree; kNoSlot for the root
   std::uint32_t reached;  // see Anchors
+  float slack;            // see drift.hpp
   std::uint8_t children;  // slots anchored here
   std::uint8_t flags;
 };
@@ -62,8 +63,8 @@ class Graph {
   Rows rows;
   Pending pending;
   Plane<std::atomic<Row>> row_of;
-  BytePlane codes;                            // by slot; nothing is kept there without has_codes
-  Plane<std::uint32_t> pending_of;            // by slot: its place in `pending`, or 0
+  BytePlane codes;                             // by slot; nothing is kept there without has_codes
+  Plane<std::uint32_t> pending_of;             // by slot: its place in `pending`, or 0
   Plane<std::atomic<std::uint32_t>> upper_of;  // first list of the slot in `upper`; 0: level 0 only
   Plane<SlotInfo> info;
   LinkTable base;                 // level 0, one list a slot

@@ -18,22 +18,23 @@ namespace upvec {
 
 enum class Task : std::uint8_t {
   kInsert,  // a slot without links
+  kDrift,   // a slot that moves so little that its links stay: never planned
   kMove,    // a slot whose planned row differs from its linked row
   kRemove,
   kRelink,  // a slot that lost too many links: new ones, same row
 };
 
 struct LevelPlan {
-  std::vector<Neighbor> links;  // chosen, nearest first; empty for kRemove
-  std::vector<Slot> old_links;  // kMove, kRemove: before the sub-batch
-  std::vector<Slot> old_in;     // kMove, kRemove: every slot that links here
-  std::vector<float> then;      // kMove: how far each of old_in was, and will be
-  std::vector<float> now;
+  std::vector<Neighbor> links;           // chosen, nearest first; empty for kRemove
+  std::vector<Slot> old_links;           // kMove, kRemove: before the sub-batch
+  std::vector<Slot> old_in;              // kMove, kRemove: every slot that links here
+  std::vector<std::uint8_t> stays_near;  // kMove: 1 for each of old_in that may keep its link
 };
 
 struct Item {
   Slot slot = kNoSlot;
   Task task = Task::kInsert;
+  float slack = 0.0F;             // with the new links
   std::vector<LevelPlan> levels;  // [0, level of the slot]
 
   [[nodiscard]] bool gets_links() const noexcept { return task != Task::kRemove; }

@@ -1,8 +1,9 @@
 // Points: the two ways of measuring slots, by exact vectors and by codes.
 //
 // Plans, commits and searches are templates over these, so that both ways have the same logic and
-// neither pays for the other. `current` is what readers see; `planned` what the batch under way will
-// make of it; `linked` where its links will be right once the sub-batch under way is committed.
+// neither pays for the other. `current` is what readers see; `planned` what the batch under way
+// will make of it; `linked` where its links will be right once the sub-batch under way is
+// committed.
 #pragma once
 
 #include <cstddef>
@@ -44,11 +45,11 @@ class ExactPoints : public PointsBase<ExactPoints> {
     graph_.space.distances(vector(a), others, n, out);
   }
   [[nodiscard]] std::size_t point_bytes() const noexcept { return graph_.space.vector_bytes(); }
+  // Distances up to this may be between equal vectors.
+  [[nodiscard]] float indistinct(Point /*a*/) const noexcept { return 0.0F; }
 
  private:
-  static const float* vector(Point point) noexcept {
-    return static_cast<const float*>(point);
-  }
+  static const float* vector(Point point) noexcept { return static_cast<const float*>(point); }
 };
 
 class CodePoints : public PointsBase<CodePoints> {
@@ -65,8 +66,11 @@ class CodePoints : public PointsBase<CodePoints> {
   void distances(Point a, const Point* others, std::size_t n, float* out) const noexcept {
     graph_.code_space.distances(a, others, n, out);
   }
-  [[nodiscard]] std::size_t point_bytes() const noexcept {
-    return graph_.code_space.point_bytes();
+  [[nodiscard]] std::size_t point_bytes() const noexcept { return graph_.code_space.point_bytes(); }
+  [[nodiscard]] float indistinct(Point a) const noexcept {
+    constexpr float kBothSides = 2.0F;
+    const float square = kBothSides * graph_.code_space.noise(a);
+    return metric() == Metric::kCosine ? 0.5F * square : square;
   }
 };
 

@@ -162,10 +162,10 @@ class Searcher {
       const RowHeader& header = graph_.rows.header(row);
       if (row == kNoRow || header.removed != 0 || header.seq > seq_) continue;
       if (filter_ != nullptr && !filter_->contains(pool[i].slot, header.key)) continue;
-      scratch.candidates.push_back(
-          {graph_.has_codes ? graph_.space.distance(query, graph_.rows.vector(row))
-                            : pool[i].distance,
-           pool[i].slot});
+      scratch.candidates.push_back({graph_.has_codes
+                                        ? graph_.space.distance(query, graph_.rows.vector(row))
+                                        : pool[i].distance,
+                                    pool[i].slot});
     }
     if (graph_.has_codes) {
       scratch.counters.distances += scratch.candidates.size();

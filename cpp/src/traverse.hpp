@@ -1,8 +1,8 @@
 // Traversal of the graph: greedy descent and beam search, over linked rows.
 //
 // Malkov and Yashunin, HNSW (TPAMI 2020), algorithms 2 and 5. The loop works in two passes: it
-// first collects the unvisited neighbours, then measures them with the points of the next few already on
-// their way from memory.
+// first collects the unvisited neighbours, then measures them with the points of the next few
+// already on their way from memory.
 #pragma once
 
 #include <algorithm>
@@ -55,8 +55,7 @@ void measure(const Points& points, Point query, Scratch& scratch) {
 
 // Walks from `start` down to just above `bottom`, always to the nearest neighbour.
 template <typename Points>
-Neighbor descend(const Points& points, Point query, Slot start, unsigned bottom,
-                 Scratch& scratch) {
+Neighbor descend(const Points& points, Point query, Slot start, unsigned bottom, Scratch& scratch) {
   const Graph& graph = points.graph();
   Neighbor best{points.distance(query, points.current(start)), start};
   const std::size_t end = graph.slot_end.load(std::memory_order_acquire);

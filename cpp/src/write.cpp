@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "drift.hpp"
 #include "store.hpp"
 #include "team.hpp"
 
@@ -19,6 +20,7 @@ struct Change {
   std::uint64_t position;  // in the batch
   Slot slot;
   Task task;
+  float drift = 0.0F;  // kDrift: how far it moves
 };
 
 [[noreturn]] void throw_duplicates(const KeySpan& keys, std::vector<std::uint64_t> repeated) {
@@ -91,18 +93,25 @@ class Writer {
     if (change.task == Task::kRemove) {
       store_.retired.push_back({seq_, 0, row, change.slot, Retired::What::kTombstone});
     }
-    // A new slot is not linked yet, so its linked row may be the new one at once.
-    if (change.task == Task::kInsert) {
-      show(change.slot, row, vector);
-    } else {
-      wait(change.slot, row, vector);
+    switch (change.task) {
+      case Task::kInsert:  // not linked yet: its linked row may be the new one at once
+        show(change.slot, row, vector);
+        break;
+      case Task::kDrift:  // its links are as right for the new row
+        store_.changes.add(seq_, change.slot);
+        show(change.slot, row, vector);
+        break;
+      default:
+        wait(change.slot, row, vector);
     }
   }
 
-  void relink(std::span<const Change> changes) {
+  // Gives links to all that need them, sub-batch by sub-batch.
+  void relink(std::vector<Change>& changes) {
+    std::erase_if(changes, [](const Change& change) { return change.task == Task::kDrift; });
     for (std::size_t begin = 0; begin < changes.size(); begin += kSubBatch) {
       const std::size_t n = std::min(kSubBatch, changes.size() - begin);
-      std::vector<Slot> starved = run(changes.subspan(begin, n));
+      std::vector<Slot> starved = run(std::span<const Change>(changes).subspan(begin, n));
       // Slots that wait for a later sub-batch of this batch get new links, or none, there.
       std::erase_if(starved, [&](Slot slot) {
         return (graph_.info[slot].flags & kLeaving) != 0 || graph_.is_pending(slot);
@@ -181,6 +190,7 @@ class Writer {
     SlotInfo& info = graph_.info[item.slot];
     info.flags &= static_cast<std::uint8_t>(~kInFlight);
     const std::size_t level = item.levels.size() - 1;
+    if (item.gets_links()) info.slack = item.slack;
     if (item.leaves_place()) {
       // First, so that a reader who meets the new row finds the slot there.
       store_.changes.add(seq_, item.slot);
@@ -205,6 +215,11 @@ class Writer {
   std::vector<Item> items_;
   std::vector<std::byte> code_;
 };
+
+// How far the slot would move.
+float drift_to(const Graph& graph, Slot slot, const float* vector) {
+  return length_of(graph.space.metric(), graph.space.distance(graph.planned_vector(slot), vector));
+}
 
 // The vectors of the rows to use, prepared; throws if one cannot be stored.
 class PreparedRows {
@@ -331,7 +346,9 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
       outcomes[i] = Outcome::kUnchanged;
     } else {
       outcomes[i] = Outcome::kUpdated;
-      changes.push_back({i, found[i], Task::kMove});
+      const float drift = drift_to(store.graph, found[i], prepared.row(i));
+      const bool links_stay = drift <= store.graph.info[found[i]].slack;
+      changes.push_back({i, found[i], links_stay ? Task::kDrift : Task::kMove, drift});
     }
   }
   if (changes.empty()) return outcomes;
@@ -347,7 +364,10 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
   for (Change& change : changes) {
     if (change.task == Task::kInsert) ++store.live;
     if (change.slot == kNoSlot) change.slot = slots.take(keys, change.position, store.head + 1);
-    writer.write_row(change, store.graph.info[change.slot].key, prepared.row(change.position));
+    const float* const vector = prepared.row(change.position);
+    SlotInfo& info = store.graph.info[change.slot];
+    if (change.task == Task::kDrift) info.slack -= change.drift;
+    writer.write_row(change, info.key, vector);
   }
   writer.relink(changes);
   writer.finish(options.publish);

@@ -30,8 +30,7 @@ E parse(const std::string& name, const char* argument,
   throw py::value_error(std::string(argument) + " = \"" + name + "\"; want one of " + wanted);
 }
 
-constexpr std::pair<const char*, Codes> kCodes[] = {
-    {"none", Codes::kNone}, {"int8", Codes::kInt8}};
+constexpr std::pair<const char*, Codes> kCodes[] = {{"none", Codes::kNone}, {"int8", Codes::kInt8}};
 constexpr std::pair<const char*, Metric> kMetrics[] = {
     {"l2", Metric::kL2}, {"ip", Metric::kInnerProduct}, {"cosine", Metric::kCosine}};
 constexpr std::pair<const char*, KeyType> kKeyTypes[] = {{"int64", KeyType::kInt64},

@@ -153,10 +153,14 @@ void dot_codes_many(const std::int8_t* query, const void* const* codes, std::siz
     for (std::size_t d = 0; d < padded_dim; d += kPadCodes) {
       const __m256i mine = load_codes(query + d);
       const __m256i magnitude = _mm256_abs_epi8(mine);
-      w = add_code_products(w, magnitude, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 0]) + d));
-      x = add_code_products(x, magnitude, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 1]) + d));
-      y = add_code_products(y, magnitude, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 2]) + d));
-      z = add_code_products(z, magnitude, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 3]) + d));
+      w = add_code_products(w, magnitude, mine,
+                            load_codes(static_cast<const std::int8_t*>(codes[i + 0]) + d));
+      x = add_code_products(x, magnitude, mine,
+                            load_codes(static_cast<const std::int8_t*>(codes[i + 1]) + d));
+      y = add_code_products(y, magnitude, mine,
+                            load_codes(static_cast<const std::int8_t*>(codes[i + 2]) + d));
+      z = add_code_products(z, magnitude, mine,
+                            load_codes(static_cast<const std::int8_t*>(codes[i + 3]) + d));
     }
     // All four sums side by side.
     const __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(w, x), _mm256_hadd_epi32(y, z));
@@ -164,7 +168,8 @@ void dot_codes_many(const std::int8_t* query, const void* const* codes, std::siz
         reinterpret_cast<__m128i*>(out + i),
         _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)));
   }
-  for (; i < n; ++i) out[i] = dot_codes(query, static_cast<const std::int8_t*>(codes[i]), padded_dim);
+  for (; i < n; ++i)
+    out[i] = dot_codes(query, static_cast<const std::int8_t*>(codes[i]), padded_dim);
 }
 
 constexpr DistanceKernels kTable{

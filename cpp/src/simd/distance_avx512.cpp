@@ -175,7 +175,8 @@ void dot_codes_many(const std::int8_t* query, const void* const* codes, std::siz
     out[i + 2] = sum_code_lanes(y);
     out[i + 3] = sum_code_lanes(z);
   }
-  for (; i < n; ++i) out[i] = dot_codes(query, static_cast<const std::int8_t*>(codes[i]), padded_dim);
+  for (; i < n; ++i)
+    out[i] = dot_codes(query, static_cast<const std::int8_t*>(codes[i]), padded_dim);
 }
 
 constexpr DistanceKernels kTable{

@@ -9,11 +9,11 @@
 // same input gives the same bits on every call, and the *_many form gives the bits of the single
 // form. Different tables may differ in the last bits.
 //
-// Codes are padded with zeros to a multiple of kPadCodes, 8-byte aligned, and hold -127 .. 127, never
-// -128 (so that sums of two products fit 16 bits). Their products are exact: all tables agree. A
-// code may be replaced while a kernel reads it, so kernels load codes by relaxed atomic words; as
-// C++ has none as wide as a register, the wide ones are written in assembly. What is read in such a
-// moment is part old, part new: good for finding a way, not for an answer.
+// Codes are padded with zeros to a multiple of kPadCodes, 8-byte aligned, and hold -127 .. 127,
+// never -128 (so that sums of two products fit 16 bits). Their products are exact: all tables
+// agree. A code may be replaced while a kernel reads it, so kernels load codes by relaxed atomic
+// words; as C++ has none as wide as a register, the wide ones are written in assembly. What is read
+// in such a moment is part old, part new: good for finding a way, not for an answer.
 #pragma once
 
 #include <cstddef>

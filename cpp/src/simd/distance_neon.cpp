@@ -101,8 +101,7 @@ constexpr std::size_t kCodeLanes = 16;
 }
 
 // Two products of at most 127 * 127 fit a signed word of 16 bits.
-[[gnu::always_inline]] inline int32x4_t add_code_products(int32x4_t sum, int8x16_t a,
-                                                          int8x16_t b) {
+[[gnu::always_inline]] inline int32x4_t add_code_products(int32x4_t sum, int8x16_t a, int8x16_t b) {
   const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b));
   return vpadalq_s16(sum, vmlal_s8(low, vget_high_s8(a), vget_high_s8(b)));
 }
@@ -119,7 +118,8 @@ std::int32_t dot_codes(const std::int8_t* a, const std::int8_t* b, std::size_t p
 
 void dot_codes_many(const std::int8_t* query, const void* const* codes, std::size_t n,
                     std::size_t padded_dim, std::int32_t* out) {
-  for (std::size_t i = 0; i < n; ++i) out[i] = dot_codes(query, static_cast<const std::int8_t*>(codes[i]), padded_dim);
+  for (std::size_t i = 0; i < n; ++i)
+    out[i] = dot_codes(query, static_cast<const std::int8_t*>(codes[i]), padded_dim);
 }
 
 constexpr DistanceKernels kTable{

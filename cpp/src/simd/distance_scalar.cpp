@@ -56,8 +56,8 @@ void l2_many(const float* query, const void* const* vectors, std::size_t n, std:
   }
 }
 
-void dot_many(const float* query, const void* const* vectors, std::size_t n,
-              std::size_t padded_dim, float* out) {
+void dot_many(const float* query, const void* const* vectors, std::size_t n, std::size_t padded_dim,
+              float* out) {
   for (std::size_t i = 0; i < n; ++i) {
     out[i] = dot(query, static_cast<const float*>(vectors[i]), padded_dim);
   }
@@ -86,7 +86,8 @@ std::int32_t dot_codes(const std::int8_t* a, const std::int8_t* b, std::size_t p
 
 void dot_codes_many(const std::int8_t* query, const void* const* codes, std::size_t n,
                     std::size_t padded_dim, std::int32_t* out) {
-  for (std::size_t i = 0; i < n; ++i) out[i] = dot_codes(query, static_cast<const std::int8_t*>(codes[i]), padded_dim);
+  for (std::size_t i = 0; i < n; ++i)
+    out[i] = dot_codes(query, static_cast<const std::int8_t*>(codes[i]), padded_dim);
 }
 
 constexpr DistanceKernels kTable{"scalar", l2, dot, l2_many, dot_many, dot_codes, dot_codes_many};

@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -467,6 +468,24 @@ def test_a_copy_is_independent() -> None:
     twin.remove(np.arange(100))
     assert len(ix) == 300
     assert twin.digest() != ix.digest()
+
+
+def test_stats_say_how_long_each_phase_of_writing_took() -> None:
+    ix = upvec.Index(DIM)
+    began = time.perf_counter_ns()
+    ix.upsert(np.arange(2000), normal(2000), threads=2)
+    phases = ix.stats()["phases"]
+    elapsed_ns = time.perf_counter_ns() - began
+    sections = phases.pop("sections")
+    assert sections >= 2 * 2000 / 256  # plans and lists of every sub-batch
+    assert all(ns > 0 for ns in phases.values())
+    assert elapsed_ns / 2 < sum(phases.values()) < elapsed_ns
+    ix.search(normal(100))
+    assert ix.upsert(np.arange(2000), normal(2000)).counts["unchanged"] == 2000
+    after = ix.stats()["phases"]
+    assert after.pop("sections") == sections
+    assert after.pop("check_ns") > phases.pop("check_ns")
+    assert after == phases
 
 
 def test_the_number_of_threads_of_a_search_does_not_matter() -> None:

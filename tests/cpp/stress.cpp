@@ -110,8 +110,8 @@ struct alignas(64) Progress {
 using Versions = std::array<int, kGroups>;
 
 struct Tally {
-  std::atomic<std::uint64_t> searches{0}, gets{0}, snapshots{0}, saves{0}, upserts{0}, removes{0};
-  std::atomic<std::uint64_t> sought{0}, met{0};  // stored vectors as queries, and found first
+  std::atomic<unsigned long> searches{0}, gets{0}, snapshots{0}, saves{0}, upserts{0}, removes{0};
+  std::atomic<unsigned long> sought{0}, met{0};  // stored vectors as queries, and found first
 };
 
 struct Scene {
@@ -223,7 +223,7 @@ class Reader {
   void demand(bool holds, const char* what) { scene_.complaints.demand(holds, what); }
 
   // There are fewer processors than threads: without a pause, readers read the same over and over.
-  static void let_writers_work() { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }
+  static void let_writers_work() { std::this_thread::sleep_for(std::chrono::milliseconds(5)); }
 
   int some_group() { return static_cast<int>(random_() % kGroups); }
 
@@ -595,8 +595,8 @@ bool run_round(KeyType key_type, Codes codes, std::chrono::milliseconds duration
   options.dim = kDim;
   options.key_type = key_type;
   options.codes = codes;
-  options.m = 6;
-  options.ef_construction = 24;
+  options.m = 4;
+  options.ef_construction = 16;
   options.seed = seed;
   Scene scene(options, Clock::now() + duration);
   std::vector<std::thread> threads;

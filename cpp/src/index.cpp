@@ -172,6 +172,7 @@ Stats Index::stats() const {
   stats.queries = counters.queries;
   stats.distances = counters.distances;
   stats.hops = counters.hops;
+  stats.phases = store_->phases;
   return stats;
 }
 

@@ -92,6 +92,7 @@ struct Store {
       by_level;  // live slots whose top level is this (from 1)
   std::array<std::vector<std::uint32_t>, kMaxLevel + 1> free_blocks;  // of graph.upper
   std::uint32_t upper_end = 1;
+  WritePhases phases;
 
   [[nodiscard]] std::uint64_t hash_of(std::uint64_t stored_key) const noexcept;
   [[nodiscard]] unsigned draw_level(std::uint64_t key_hash) const noexcept;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "stopwatch.hpp"
+
 namespace upvec {
 
 unsigned Team::useful_threads(unsigned requested, std::size_t items) {
@@ -30,10 +32,18 @@ Team::~Team() {
 
 void Team::run(std::size_t items, std::size_t grain,
                const std::function<void(std::size_t, unsigned)>& work) {
+  Stopwatch watch;
   if (workers_.empty() || items <= grain) {
     for (std::size_t item = 0; item < items; ++item) work(item, 0);
-    return;
+  } else {
+    share_out(items, grain, work);
+    ++sections_;
   }
+  run_ns_ += watch.lap_ns();
+}
+
+void Team::share_out(std::size_t items, std::size_t grain,
+                     const std::function<void(std::size_t, unsigned)>& work) {
   {
     const std::scoped_lock lock(mutex_);
     work_ = &work;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <mutex>
@@ -32,10 +33,16 @@ class Team {
   void run(std::size_t items, std::size_t grain,
            const std::function<void(std::size_t item, unsigned worker)>& work);
 
+  // Nanoseconds that calls of run() took, and how many of them were shared out.
+  [[nodiscard]] std::uint64_t run_ns() const noexcept { return run_ns_; }
+  [[nodiscard]] std::uint64_t sections() const noexcept { return sections_; }
+
   // How many threads a request means on this machine, for a job of so many parallel items.
   static unsigned useful_threads(unsigned requested, std::size_t items);
 
  private:
+  void share_out(std::size_t items, std::size_t grain,
+                 const std::function<void(std::size_t, unsigned)>& work);
   void serve(unsigned worker);
   void share(unsigned worker);
 
@@ -51,6 +58,8 @@ class Team {
   std::size_t grain_ = 1;
   std::atomic<std::size_t> next_{0};
   std::exception_ptr error_;
+  std::uint64_t run_ns_ = 0;
+  std::uint64_t sections_ = 0;
   std::vector<std::thread> workers_;
 };
 

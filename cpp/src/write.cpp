@@ -5,6 +5,7 @@
 #include <string>
 
 #include "drift.hpp"
+#include "stopwatch.hpp"
 #include "store.hpp"
 #include "team.hpp"
 
@@ -81,6 +82,7 @@ class Writer {
     for (ScratchPool::Loan& loan : loans_) scratches_.push_back(&*loan);
     // From here on readers may meet rows of a commit they must not see.
     store_.writing.store(seq_, std::memory_order_seq_cst);
+    count(&WritePhases::threads_ns);
   }
 
   void write_row(const Change& change, std::uint64_t key, const float* vector) {
@@ -109,6 +111,7 @@ class Writer {
   // Gives links to all that need them, sub-batch by sub-batch.
   void relink(std::vector<Change>& changes) {
     std::erase_if(changes, [](const Change& change) { return change.task == Task::kDrift; });
+    count(&WritePhases::rows_ns);
     for (std::size_t begin = 0; begin < changes.size(); begin += kSubBatch) {
       const std::size_t n = std::min(kSubBatch, changes.size() - begin);
       std::vector<Slot> starved = run(std::span<const Change>(changes).subspan(begin, n));
@@ -127,6 +130,7 @@ class Writer {
   }
 
   void finish(bool publish) {
+    store_.phases.sections += team_.sections();
     graph_.pending.clear();
     store_.head = seq_;
     if (!publish) return;
@@ -135,6 +139,9 @@ class Writer {
   }
 
  private:
+  // The time since the last count belongs to this phase.
+  void count(std::uint64_t WritePhases::*phase) { store_.phases.*phase += watch_.lap_ns(); }
+
   // The slot's code first: whoever finds the row there may use it.
   void show(Slot slot, Row row, const float* vector) {
     if (graph_.has_codes) {
@@ -176,13 +183,21 @@ class Writer {
       }
       graph_.info[item.slot].flags |= kInFlight;
     }
+    count(&WritePhases::settle_ns);
     team_.run(items.size(), 4, [&](std::size_t i, unsigned worker) {
       plan_item(graph_, items, i, store_.options.ef_construction, *scratches_[worker]);
     });
+    count(&WritePhases::plan_ns);
     const std::vector<ForcedLink> forced = store_.anchors.reattach(items, scratches_[0]->counters);
+    count(&WritePhases::anchors_ns);
+    const std::uint64_t shared_ns = team_.run_ns();
     std::vector<Slot> starved = store_.commit.run(items, forced, team_, scratches_);
+    store_.phases.lists_ns += team_.run_ns() - shared_ns;
+    store_.phases.gather_ns -= team_.run_ns() - shared_ns;
+    count(&WritePhases::gather_ns);
     for (const Item& item : items) settle(item);
     store_.choose_entry();
+    count(&WritePhases::settle_ns);
     return starved;
   }
 
@@ -209,6 +224,7 @@ class Writer {
   Store& store_;
   Graph& graph_;
   std::uint64_t seq_;
+  Stopwatch watch_;
   Team team_;
   std::vector<ScratchPool::Loan> loans_;
   std::vector<Scratch*> scratches_;
@@ -318,10 +334,13 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
     throw Error(ErrorCode::kInvalidArgument, "got " + std::to_string(keys.size()) + " keys and " +
                                                  std::to_string(vectors.rows) + " vectors");
   }
+  Stopwatch watch;
   const PreparedRows prepared(store, vectors);
   const std::vector<std::uint64_t> positions = without_duplicates(store, keys, options.duplicates);
 
+  const std::uint64_t prepare_ns = watch.lap_ns();
   const std::scoped_lock lock(store.write_mutex);
+  watch.lap_ns();  // waiting for other writers is not counted
   require_writable(store);
   store.reclaim();
   std::vector<Outcome> outcomes(keys.size(), Outcome::kSkipped);
@@ -351,6 +370,7 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
       changes.push_back({i, found[i], links_stay ? Task::kDrift : Task::kMove, drift});
     }
   }
+  store.phases.check_ns += prepare_ns + watch.lap_ns();
   if (changes.empty()) return outcomes;
 
   SlotSource slots(store);
@@ -378,6 +398,7 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
 std::vector<std::uint8_t> remove(Store& store, const KeySpan& keys, const WriteOptions& options) {
   require_key_type(store, keys);
   const std::scoped_lock lock(store.write_mutex);
+  Stopwatch watch;
   require_writable(store);
   store.reclaim();
   std::vector<std::uint32_t> found(keys.size());
@@ -391,6 +412,7 @@ std::vector<std::uint8_t> remove(Store& store, const KeySpan& keys, const WriteO
     removed[i] = 1;
     changes.push_back({i, found[i], Task::kRemove});
   }
+  store.phases.check_ns += watch.lap_ns();
   if (changes.empty()) return removed;
   store.graph.rows.reserve(changes.size());
   Writer writer(store, options, changes.size());

@@ -223,6 +223,20 @@ py::dict check(const Index& index) {
   return result;
 }
 
+py::dict phases(const WritePhases& phases) {
+  py::dict result;
+  result["check_ns"] = phases.check_ns;
+  result["threads_ns"] = phases.threads_ns;
+  result["rows_ns"] = phases.rows_ns;
+  result["plan_ns"] = phases.plan_ns;
+  result["anchors_ns"] = phases.anchors_ns;
+  result["gather_ns"] = phases.gather_ns;
+  result["lists_ns"] = phases.lists_ns;
+  result["settle_ns"] = phases.settle_ns;
+  result["sections"] = phases.sections;
+  return result;
+}
+
 py::dict stats(const Index& index) {
   Stats stats;
   {
@@ -244,6 +258,7 @@ py::dict stats(const Index& index) {
   result["queries"] = stats.queries;
   result["distances"] = stats.distances;
   result["hops"] = stats.hops;
+  result["phases"] = phases(stats.phases);
   return result;
 }
 

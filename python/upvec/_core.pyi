@@ -37,6 +37,7 @@ class Index:
         *,
         metric: str = "l2",
         key: str = "int64",
+        codes: str = "int8",
         M: typing.SupportsInt | typing.SupportsIndex = 16,
         ef_construction: typing.SupportsInt | typing.SupportsIndex = 200,
         seed: typing.SupportsInt | typing.SupportsIndex = 0,
@@ -101,6 +102,8 @@ class Index:
     ) -> numpy.typing.NDArray[numpy.uint8]: ...
     @property
     def M(self) -> int: ...
+    @property
+    def codes(self) -> str: ...
     @property
     def dim(self) -> int: ...
     @property

@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "complaints.hpp"
 #include "model.hpp"
 #include "random.hpp"
 #include "upvec/index.hpp"
@@ -32,23 +33,6 @@ Vector vector_of(int number, int generation) {
   return {static_cast<float>(number), static_cast<float>(generation),
           static_cast<float>(random() % 1000), static_cast<float>(random() % 1000)};
 }
-
-// What readers found wrong, if anything.
-class Complaints {
- public:
-  void demand(bool holds, const char* what) {
-    if (!holds && !first_.load()) {
-      first_.store(what);
-    }
-  }
-  [[nodiscard]] std::string first() const {
-    const char* what = first_.load();
-    return what == nullptr ? "" : what;
-  }
-
- private:
-  std::atomic<const char*> first_ = nullptr;
-};
 
 // Keys of one group are written by one call, always all of them with one generation, or all
 // removed.

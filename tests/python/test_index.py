@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -469,15 +470,28 @@ def test_a_copy_is_independent() -> None:
     assert twin.digest() != ix.digest()
 
 
-def test_the_number_of_threads_does_not_matter() -> None:
-    indexes = [upvec.Index(DIM) for _ in range(3)]
-    for ix, threads in zip(indexes, (1, 2, 4), strict=True):
-        ix.upsert(np.arange(1500), normal(1500), threads=threads)
-        ix.remove(np.arange(0, 1500, 3), threads=threads)
-        ix.upsert(np.arange(1000), normal(1000, seed=1), threads=threads)
-    assert len({ix.digest() for ix in indexes}) == 1
+def test_stats_say_how_long_each_phase_of_writing_took() -> None:
+    ix = upvec.Index(DIM)
+    began = time.perf_counter_ns()
+    ix.upsert(np.arange(2000), normal(2000), threads=2)
+    phases = ix.stats()["phases"]
+    elapsed_ns = time.perf_counter_ns() - began
+    sections = phases.pop("sections")
+    assert sections >= 2 * 2000 / 256  # plans and lists of every sub-batch
+    assert all(ns > 0 for ns in phases.values())
+    assert elapsed_ns / 2 < sum(phases.values()) < elapsed_ns
+    ix.search(normal(100))
+    assert ix.upsert(np.arange(2000), normal(2000)).counts["unchanged"] == 2000
+    after = ix.stats()["phases"]
+    assert after.pop("sections") == sections
+    assert after.pop("check_ns") > phases.pop("check_ns")
+    assert after == phases
+
+
+def test_the_number_of_threads_of_a_search_does_not_matter() -> None:
+    ix = filled(1500)
     queries = normal(100, seed=2)
-    answers = [indexes[0].search(queries, threads=threads).keys for threads in (1, 4)]
+    answers = [ix.search(queries, threads=threads).keys for threads in (1, 4)]
     np.testing.assert_array_equal(*answers)
 
 

@@ -95,6 +95,20 @@ struct CheckReport {
   }
 };
 
+// Wall-clock nanoseconds that upserts and removals have spent, by what they did. The work of a
+// batch is shared out to its threads in `plan` and `lists` only; all else is done by one of them.
+struct WritePhases {
+  std::uint64_t check_ns = 0;    // prepare vectors, find duplicates and keys, decide what to change
+  std::uint64_t threads_ns = 0;  // start threads
+  std::uint64_t rows_ns = 0;     // take slots, write rows
+  std::uint64_t plan_ns = 0;     // choose links
+  std::uint64_t anchors_ns = 0;  // keep the spanning tree
+  std::uint64_t gather_ns = 0;   // sort what was chosen by the lists that it changes
+  std::uint64_t lists_ns = 0;    // change the lists
+  std::uint64_t settle_ns = 0;   // show the new rows
+  std::uint64_t sections = 0;    // how often work was shared out
+};
+
 struct Stats {
   std::size_t live = 0;
   std::size_t slots = 0;  // ever used
@@ -110,6 +124,7 @@ struct Stats {
   std::uint64_t queries = 0;         // searches, with those made to place rows
   std::uint64_t distances = 0;
   std::uint64_t hops = 0;
+  WritePhases phases;
 };
 
 struct Store;

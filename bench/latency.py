@@ -1,0 +1,291 @@
+"""How long one search takes while another thread writes: python -m bench.latency --help.
+
+One thread searches, one query a call. Another does nothing, or upserts moved vectors as fast as it
+can, in batches of several sizes. Rounds of all kinds take turns. What is reported of the searches
+are percentiles of single calls, not means: a reader that sometimes waits for a writer shows there.
+
+A slow call is looked into: was the thread preempted (other work had its processor), did it sleep
+(it waited for the GIL or a lock), or neither (it ran on: colder caches, or more to do)? On a
+machine that is not idle, preemption hides all else: so the 99th percentile is also given of the
+calls that kept their processor, or gave it up themselves. That is what a spare core would show.
+
+hnswlib and usearch are left out: neither allows a search beside an update of the same vector, so
+there is nothing safe to compare with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.data import DATA_ENV, SETS, Dataset, MissingDataError, load
+from bench.measure import far_moves
+from bench.peers.report import table
+from upvec.index import Index
+
+K = 10
+EF = 64
+PERCENTILES = (50.0, 99.0, 99.9, 100.0)
+IDLE = 0  # rows a batch
+# A batch that is the whole base holds the GIL at its beginning only: what it adds to the searches
+# is the core's and the memory's doing.
+BATCHES = (1, 32, 1000)
+# The promise: beside a writer, the 99th percentile is at most so many times that of an idle index.
+PROMISED_RATIO = 2.0
+
+
+@dataclass
+class Calls:
+    """The searches of one kind of round.
+
+    Attributes
+    ----------
+    nanoseconds : list of int
+        Of each call.
+    slept, preempted : list of int
+        How often the thread gave up its processor during the call, and how often it lost it.
+    written : int
+        Rows that the writer moved meanwhile.
+    seconds : float
+        Length of all rounds.
+    """
+
+    nanoseconds: list[int] = field(default_factory=list)
+    slept: list[int] = field(default_factory=list)
+    preempted: list[int] = field(default_factory=list)
+    written: int = 0
+    seconds: float = 0.0
+
+    def percentiles_us(self) -> dict[str, float]:
+        values = np.percentile(self.nanoseconds, PERCENTILES) / 1000
+        names = [f"p{p:g}" for p in PERCENTILES[:-1]] + ["max"]
+        return dict(zip(names, values.tolist(), strict=True))
+
+    def undisturbed_p99_us(self) -> float:
+        """Of the calls during which nothing else took the processor."""
+        kept = np.asarray(self.preempted) == 0
+        return float(np.percentile(np.asarray(self.nanoseconds)[kept], 99) / 1000)
+
+    def slower_than(self, limit_us: float) -> dict[str, int]:
+        """Why calls above a limit were slow, as far as the system knows."""
+        slow = np.asarray(self.nanoseconds) > 1000 * limit_us
+        preempted = slow & (np.asarray(self.preempted) > 0)
+        slept = slow & ~preempted & (np.asarray(self.slept) > 0)
+        return {
+            "calls": int(slow.sum()),
+            "preempted": int(preempted.sum()),
+            "slept": int(slept.sum()),
+            "ran": int((slow & ~slept & ~preempted).sum()),
+        }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print tables, and return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        data = load("sample" if options.smoke else options.set, options.data)
+    except MissingDataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.smoke:
+        options.rounds, options.seconds = 1, 0.2
+    index = Index(data.dim, metric=data.metric)
+    index.upsert(np.arange(len(data)), data.base)
+    print(
+        f"{data.name}: {len(data):,} rows, dim {data.dim}, k {K}, ef {EF}, {index.simd}, "
+        f"threads {'pinned' if options.pinned else 'free'}, "
+        f"load {os.getloadavg()[0]:.2f} on {os.cpu_count()} processors\n"
+    )
+    calls = measure(index, data, [*BATCHES, len(data)], options)
+    print(_report(calls))
+    if options.json:
+        options.json.write_text(json.dumps(_to_dict(data, options, calls), indent=1) + "\n")
+    report = index.check()
+    if not report.ok:
+        print(f"FAULT check: {report}", file=sys.stderr)
+    return 0 if report.ok else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.latency", description="Latency of searches beside a writer."
+    )
+    parser.add_argument("--data", metavar="DIR", help=f"folder of larger sets (or {DATA_ENV})")
+    parser.add_argument("--set", default="sample", metavar="SET", help=", ".join(SETS))
+    parser.add_argument("--rounds", type=int, default=3, help="of every batch size")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of every round")
+    parser.add_argument(
+        "--pinned", action="store_true", help="reader on the last processor, writer on the first"
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures there")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a second on the sample, for CI: figures mean nothing"
+    )
+    return parser
+
+
+def measure(
+    index: Index, data: Dataset, batches: Sequence[int], options: argparse.Namespace
+) -> dict[int, Calls]:
+    """Searches beside writers of every batch size, and beside none, by turns."""
+    calls = {batch: Calls() for batch in (IDLE, *batches)}
+    with _on_processor(-1 if options.pinned else None):
+        _search(index, data, 0.2, Calls())  # warm
+        for _ in range(options.rounds):
+            for batch, sink in calls.items():
+                with _writing(index, data, batch, sink, pinned=options.pinned):
+                    _search(index, data, options.seconds, sink)
+    return calls
+
+
+def _search(index: Index, data: Dataset, seconds: float, sink: Calls) -> None:
+    clock, switches = time.perf_counter_ns, _switches
+    gc.collect()
+    gc.disable()
+    began = clock()
+    end = began + int(seconds * 1e9)
+    try:
+        for query in cycle(data.queries):
+            before = switches()
+            called = clock()
+            index.search(query, K, ef=EF, threads=1)
+            returned = clock()
+            after = switches()
+            sink.nanoseconds.append(returned - called)
+            sink.slept.append(after[0] - before[0])
+            sink.preempted.append(after[1] - before[1])
+            if returned > end:
+                break
+    finally:
+        gc.enable()
+    sink.seconds += (clock() - began) / 1e9
+
+
+def _switches() -> tuple[int, int]:
+    """How often this thread has given up its processor, and lost it."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0, 0
+    usage = resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF))
+    return usage.ru_nvcsw, usage.ru_nivcsw
+
+
+@contextmanager
+def _writing(
+    index: Index, data: Dataset, batch: int, sink: Calls, *, pinned: bool
+) -> Iterator[None]:
+    """A thread that moves `batch` rows a call to far places; none if there is nothing to move."""
+    if batch == IDLE:
+        yield
+        return
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            with _on_processor(0 if pinned else None):
+                for keys, vectors in _moves(data, batch):
+                    if stop.is_set():
+                        return
+                    index.upsert(keys, vectors, threads=1)
+                    sink.written += len(keys)
+        except BaseException as error:  # noqa: BLE001  (raised again below)
+            errors.append(error)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        writer.join()
+    if errors:
+        raise errors[0]
+
+
+def _moves(data: Dataset, batch: int) -> Iterator[tuple[npt.NDArray[np.int64], Any]]:
+    """Batches without end, drawn one turnover at a time: the writer is to upsert, not to draw."""
+    seed = time.perf_counter_ns()
+    while True:
+        seed += 1
+        keys, moved = far_moves(data.base, seed=seed)
+        for start in range(0, len(keys), batch):
+            part = keys[start : start + batch]
+            yield part, moved[part] if len(part) < len(keys) else moved
+
+
+@contextmanager
+def _on_processor(which: int | None) -> Iterator[None]:
+    """Keep the calling thread on one processor, where the system can do that."""
+    if which is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(before)[which]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _report(calls: dict[int, Calls]) -> str:
+    idle = calls[IDLE].percentiles_us()
+    idle_undisturbed = calls[IDLE].undisturbed_p99_us()
+    rows = [["writer", *idle, "p99 / idle", "undisturbed p99", "/ idle", "searches/s", "rows/s"]]
+    limit = PROMISED_RATIO * idle_undisturbed
+    slow = [[f"calls above {limit:,.0f} us", "of", "slow", "preempted", "slept", "ran"]]
+    for batch, each in calls.items():
+        own, undisturbed = each.percentiles_us(), each.undisturbed_p99_us()
+        rates = (len(each.nanoseconds) / each.seconds, each.written / each.seconds)
+        rows.append(
+            [
+                _name(batch),
+                *(f"{value:,.0f}" for value in own.values()),
+                f"{own['p99'] / idle['p99']:.2f}",
+                f"{undisturbed:,.0f}",
+                f"{undisturbed / idle_undisturbed:.2f}",
+                *(f"{rate:,.0f}" for rate in rates),
+            ]
+        )
+        counts = (len(each.nanoseconds), *each.slower_than(limit).values())
+        slow.append([_name(batch), *(f"{n:,}" for n in counts)])
+    return "\n".join(["microseconds a search:", table(rows), "", table(slow)])
+
+
+def _name(batch: int) -> str:
+    return "idle" if batch == IDLE else f"batches of {batch:,}"
+
+
+def _to_dict(data: Dataset, options: argparse.Namespace, calls: dict[int, Calls]) -> dict[str, Any]:
+    limit = PROMISED_RATIO * calls[IDLE].undisturbed_p99_us()
+    return {
+        "set": data.name,
+        "rows": len(data),
+        "pinned": options.pinned,
+        "writers": {
+            _name(batch): each.percentiles_us()
+            | {"searches": len(each.nanoseconds), "written": each.written, "seconds": each.seconds}
+            | {"undisturbed_p99": each.undisturbed_p99_us()}
+            | {"slow": each.slower_than(limit)}
+            for batch, each in calls.items()
+        },
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -79,8 +79,13 @@ void collect_peers(const Points& points, std::span<const Item> items, std::size_
     scratch.points.push_back(points.planned(peer.slot));
   }
   measure(points, query, scratch);
+  // Few are near enough to be among the candidates: the others need not be sorted.
+  const auto& found = scratch.candidates;
+  const bool enough = found.size() >= kPruneCandidates;
+  const Neighbor last = enough ? *std::max_element(found.begin(), found.end()) : Neighbor{};
   for (std::size_t i = 0; i < scratch.slots.size(); ++i) {
-    scratch.candidates.push_back({scratch.distances[i], scratch.slots[i]});
+    const Neighbor peer{scratch.distances[i], scratch.slots[i]};
+    if (!enough || peer < last) scratch.candidates.push_back(peer);
   }
 }
 
@@ -88,8 +93,7 @@ template <typename Points>
 void choose_links(const Points& points, unsigned level, LevelPlan& plan, Scratch& scratch) {
   auto& candidates = scratch.candidates;
   const std::size_t n = std::min(kPruneCandidates, candidates.size());
-  std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(n),
-                    candidates.end());
+  std::sort(candidates.begin(), candidates.end());
   prune(
       points, std::span<const Neighbor>(candidates).first(n),
       own_links(points.graph().table(level).cap()), [&](Slot slot) { return points.planned(slot); },

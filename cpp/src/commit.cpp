@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <tuple>
+#include <type_traits>
 
 #include "prune.hpp"
 #include "simd/prefetch.hpp"
@@ -214,6 +215,14 @@ void Commit::shrink(const Points& points, Slot target, unsigned level, Worker& w
     simd::prefetch_lines(scratch.points.back(), points.point_bytes());
   }
   measure(points, point, scratch);
+  if constexpr (std::is_same_v<Points, CodePoints>) {
+    const auto blurred = std::count_if(scratch.distances.begin(), scratch.distances.end(),
+                                       [blur = points.blur(point)](float d) { return d < blur; });
+    if (2 * static_cast<std::size_t>(blurred) > worker.members.size()) {
+      shrink(ExactPoints(graph_), target, level, worker, scratch);
+      return;
+    }
+  }
   for (std::size_t i = 0; i < worker.members.size(); ++i) {
     worker.members[i].distance = scratch.distances[i];
   }

@@ -31,10 +31,10 @@ inline float length_of(Metric metric, float distance) noexcept {
 
 // links: as chosen, nearest first. Neighbours that can't be told from the slot itself say nothing
 // of how far apart things are here.
-inline float slack_of(Metric metric, std::span<const Neighbor> links, float indistinct) noexcept {
+inline float slack_of(Metric metric, std::span<const Neighbor> links, float blur) noexcept {
   if (metric == Metric::kInnerProduct) return 0.0F;
   for (const Neighbor& link : links) {
-    if (link.distance > indistinct) return kSlackShare * length_of(metric, link.distance);
+    if (link.distance > blur) return kSlackShare * length_of(metric, link.distance);
   }
   return 0.0F;
 }

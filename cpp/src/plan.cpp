@@ -157,8 +157,15 @@ std::size_t near_ef(std::size_t ef_construction) {
   return std::max<std::size_t>(1, ef_construction * 3 / 4);
 }
 
+// Whether the pool is full of slots that these points can hardly tell apart.
 template <typename Points>
-void find_links(const Points& points, std::span<Item> items, std::size_t index,
+bool is_blurred(const Points& points, Point query, const CandidatePool& pool) {
+  return pool.is_full() && pool.size() > 0 && pool[pool.size() - 1].distance < points.blur(query);
+}
+
+// False, with nothing of use in the plan, if that needs points that see better.
+template <typename Points>
+bool find_links(const Points& points, std::span<Item> items, std::size_t index,
                 std::size_t ef_construction, Scratch& scratch) {
   const Graph& graph = points.graph();
   Item& item = items[index];
@@ -175,6 +182,7 @@ void find_links(const Points& points, std::span<Item> items, std::size_t index,
     scratch.candidates.clear();
     if (near) {
       beam_search(points, query, level, scratch, [](Neighbor) {});
+      if (is_blurred(points, query, scratch.pool)) return false;
       collect_found(points, query, scratch);
     } else if (nearest.slot != kNoSlot && level <= entry_level) {
       scratch.visited.begin(graph.slot_end.load(std::memory_order_relaxed));
@@ -182,13 +190,15 @@ void find_links(const Points& points, std::span<Item> items, std::size_t index,
       scratch.visited.insert(nearest.slot);
       scratch.pool.insert(nearest);
       beam_search(points, query, level, scratch, [](Neighbor) {});
+      if (is_blurred(points, query, scratch.pool)) return false;
       nearest = scratch.pool[0];
       collect_found(points, query, scratch);
     }
     collect_peers(points, items, index, level, query, scratch);
     choose_links(points, level, item.levels[level], scratch);
   }
-  item.slack = slack_of(points.metric(), item.levels[0].links, points.indistinct(query));
+  item.slack = slack_of(points.metric(), item.levels[0].links, points.blur(query));
+  return true;
 }
 
 }  // namespace
@@ -207,7 +217,9 @@ void plan_item(const Graph& graph, std::span<Item> items, std::size_t index,
     if (item.task == Task::kMove) {
       for (LevelPlan& plan : item.levels) measure_move(points, item, plan, scratch);
     }
-    find_links(points, items, index, ef_construction, scratch);
+    if (!find_links(points, items, index, ef_construction, scratch)) {
+      find_links(ExactPoints(graph), items, index, ef_construction, scratch);
+    }
   });
 }
 

@@ -45,8 +45,8 @@ class ExactPoints : public PointsBase<ExactPoints> {
     graph_.space.distances(vector(a), others, n, out);
   }
   [[nodiscard]] std::size_t point_bytes() const noexcept { return graph_.space.vector_bytes(); }
-  // Distances up to this may be between equal vectors.
-  [[nodiscard]] float indistinct(Point /*a*/) const noexcept { return 0.0F; }
+  // Distances from a point up to this are not to be trusted.
+  [[nodiscard]] float blur(Point /*a*/) const noexcept { return 0.0F; }
 
  private:
   static const float* vector(Point point) noexcept { return static_cast<const float*>(point); }
@@ -67,11 +67,7 @@ class CodePoints : public PointsBase<CodePoints> {
     graph_.code_space.distances(a, others, n, out);
   }
   [[nodiscard]] std::size_t point_bytes() const noexcept { return graph_.code_space.point_bytes(); }
-  [[nodiscard]] float indistinct(Point a) const noexcept {
-    constexpr float kBothSides = 2.0F;
-    const float square = kBothSides * graph_.code_space.noise(a);
-    return metric() == Metric::kCosine ? 0.5F * square : square;
-  }
+  [[nodiscard]] float blur(Point a) const noexcept { return graph_.code_space.blur(a); }
 };
 
 // Calls work(points) with the kind by which this graph is built and walked.

@@ -102,22 +102,36 @@ class Searcher {
 
   void beam(const float* query, std::size_t ef, Scratch& scratch) const {
     const Slot entry = graph_.entry.load(std::memory_order_acquire);
+    begin_pools(ef, scratch);
+    ++scratch.counters.queries;
+    if (entry == kNoSlot) return;
+    if (!graph_.has_codes) {
+      walk(ExactPoints(graph_), query, entry, scratch);
+      return;
+    }
+    walk(CodePoints(graph_), scratch.query_code.data(), entry, scratch);
+    // Full of rows that codes can't tell apart: there may be more of them.
+    const CandidatePool& pool = found(scratch);
+    if (!pool.is_full() || pool.size() == 0) return;
+    if (pool[pool.size() - 1].distance >= blur(scratch)) return;
+    begin_pools(ef, scratch);
+    walk(ExactPoints(graph_), query, entry, scratch);
+  }
+
+  void begin_pools(std::size_t ef, Scratch& scratch) const {
+    const std::size_t slots = graph_.slot_end.load(std::memory_order_acquire);
     std::size_t width = ef;
     if (filter_ != nullptr) {
-      const double share = static_cast<double>(filter_->slots.size()) /
-                           static_cast<double>(graph_.slot_end.load(std::memory_order_relaxed));
+      const double share = static_cast<double>(filter_->slots.size()) / static_cast<double>(slots);
       width = static_cast<std::size_t>(static_cast<double>(ef) / std::clamp(share, 1e-6, 1.0));
       scratch.accepted.begin(std::min<std::size_t>(ef, filter_->slots.size()));
     }
-    // No more can be found than there are.
-    scratch.pool.begin(
-        std::min<std::size_t>(width, graph_.slot_end.load(std::memory_order_acquire)));
-    ++scratch.counters.queries;
-    if (entry == kNoSlot) return;
-    with_points(graph_, [&](const auto& points) {
-      const Point point = graph_.has_codes ? Point{scratch.query_code.data()} : Point{query};
-      walk(points, point, entry, scratch);
-    });
+    scratch.pool.begin(std::min(width, slots));  // no more can be found than there are
+  }
+
+  // Distances from the query by code are not to be trusted up to here.
+  [[nodiscard]] float blur(const Scratch& scratch) const noexcept {
+    return graph_.code_space.blur(scratch.query_code.data());
   }
 
   template <typename Points>
@@ -147,7 +161,10 @@ class Searcher {
     hits.clear();
     if (commit_under_way()) return false;
     const CandidatePool& pool = found(scratch);
-    const std::size_t n = std::min(graph_.has_codes ? measured_again(k) : k, pool.size());
+    std::size_t n = std::min(graph_.has_codes ? measured_again(k) : k, pool.size());
+    if (graph_.has_codes) {
+      while (n < pool.size() && pool[n].distance < blur(scratch)) ++n;
+    }
     scratch.candidates.clear();
     for (std::size_t i = 0; i < n; ++i) {
       const Row row = graph_.row_of[pool[i].slot].load(std::memory_order_acquire);

@@ -89,6 +89,7 @@ class CandidatePool {
     cursor_ = 0;
   }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  [[nodiscard]] bool is_full() const noexcept { return size_ == capacity_; }
   [[nodiscard]] Neighbor operator[](std::size_t i) const noexcept {
     return {distance_of(entries_[i]), slot_of(entries_[i])};
   }

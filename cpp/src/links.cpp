@@ -11,10 +11,19 @@ namespace {
 constexpr std::size_t kUnitSlots = 4;            // 16 bytes
 constexpr std::uint32_t kChunkUnits = 1U << 16;  // 1 MiB
 constexpr std::uint32_t kMaxChunks = 1U << 16;
-constexpr std::uint32_t kClasses = 32;
+constexpr std::uint32_t kClasses = 48;
+// A head is the list's size above its class.
+constexpr unsigned kClassBits = 6;
+constexpr std::uint32_t kClassMask = (1U << kClassBits) - 1;
 
-// Class c holds 4 << (c - 1) slots.
-std::size_t class_slots(std::uint32_t size_class) { return kUnitSlots << (size_class - 1); }
+// 4, 8, 12, 16, 20, 24, then 32, 48, 64, 96, …: lists are mostly short, and a third of them longer
+// than eight.
+std::size_t class_slots(std::uint32_t size_class) {
+  constexpr std::uint32_t kLinear = 6;
+  if (size_class <= kLinear) return kUnitSlots * size_class;
+  const std::uint32_t above = size_class - kLinear - 1;
+  return std::size_t{above % 2 == 0 ? 32U : 48U} << (above / 2);
+}
 
 std::size_t padded_words(std::size_t cap) { return (cap + 15) / 16 * 16; }
 
@@ -69,36 +78,32 @@ void InLists::give_block(std::uint32_t block, std::uint32_t size_class) {
 
 std::span<const Slot> InLists::get(std::size_t list) const {
   const Head& head = heads_[list];
-  if ((head.size_class & 31) == 0) return {};
-  return {data(head.block), head.size_class >> 5};
+  if ((head.size_class & kClassMask) == 0) return {};
+  return {data(head.block), head.size_class >> kClassBits};
 }
 
 void InLists::insert(std::size_t list, Slot slot) {
   Head& head = heads_[list];
-  std::uint32_t size = head.size_class >> 5;
-  std::uint32_t size_class = head.size_class & 31;
+  std::uint32_t size = head.size_class >> kClassBits;
+  std::uint32_t size_class = head.size_class & kClassMask;
   Slot* slots = size_class == 0 ? nullptr : data(head.block);
   Slot* const position = std::lower_bound(slots, slots + size, slot);
   const auto before = static_cast<std::size_t>(position - slots);
   if (before < size && *position == slot) return;
   if (size_class == 0 || size == class_slots(size_class)) {
-    const std::uint32_t grown = take_block(size_class + 1);
-    if (size > 0) std::memcpy(data(grown), slots, size * sizeof(Slot));
-    if (size_class != 0) give_block(head.block, size_class);
-    head.block = grown;
-    ++size_class;
-    slots = data(grown);
+    move_to(head, ++size_class);
+    slots = data(head.block);
   }
   std::memmove(slots + before + 1, slots + before, (size - before) * sizeof(Slot));
   slots[before] = slot;
   ++size;
-  head.size_class = size << 5 | size_class;
+  head.size_class = size << kClassBits | size_class;
 }
 
 void InLists::erase(std::size_t list, Slot slot) {
   Head& head = heads_[list];
-  std::uint32_t size = head.size_class >> 5;
-  const std::uint32_t size_class = head.size_class & 31;
+  std::uint32_t size = head.size_class >> kClassBits;
+  const std::uint32_t size_class = head.size_class & kClassMask;
   if (size_class == 0) return;
   Slot* slots = data(head.block);
   Slot* const position = std::lower_bound(slots, slots + size, slot);
@@ -110,12 +115,23 @@ void InLists::erase(std::size_t list, Slot slot) {
     clear(list);
     return;
   }
-  head.size_class = size << 5 | size_class;
+  head.size_class = size << kClassBits | size_class;
+  // Two classes too large, so that a list at the border of one is not copied to and fro.
+  if (size_class > 2 && size <= class_slots(size_class - 2)) move_to(head, size_class - 1);
+}
+
+void InLists::move_to(Head& head, std::uint32_t size_class) {
+  const std::uint32_t size = head.size_class >> kClassBits;
+  const std::uint32_t present = head.size_class & kClassMask;
+  const std::uint32_t block = take_block(size_class);
+  if (size > 0) std::memcpy(data(block), data(head.block), size * sizeof(Slot));
+  if (present != 0) give_block(head.block, present);
+  head = {block, size << kClassBits | size_class};
 }
 
 void InLists::clear(std::size_t list) {
   Head& head = heads_[list];
-  if ((head.size_class & 31) != 0) give_block(head.block, head.size_class & 31);
+  if ((head.size_class & kClassMask) != 0) give_block(head.block, head.size_class & kClassMask);
   head = Head{};
 }
 

@@ -38,9 +38,10 @@ class InLists {
  private:
   struct Head {
     std::uint32_t block;       // chunk number in the upper 16 bits, 16-byte unit in the lower
-    std::uint32_t size_class;  // size << 5 | class; class 0 means no block
+    std::uint32_t size_class;  // size and class (see links.cpp); class 0 means no block
   };
   [[nodiscard]] Slot* data(std::uint32_t block) const noexcept;
+  void move_to(Head& head, std::uint32_t size_class);
   std::uint32_t take_block(std::uint32_t size_class);
   void give_block(std::uint32_t block, std::uint32_t size_class);
 

@@ -310,6 +310,29 @@ TEST_CASE("a forged file cannot bring in vectors that upsert would refuse") {
   CHECK(with_vector(Metric::kCosine, 2.0F) == ErrorCode::kCorruption);
 }
 
+TEST_CASE("a forged file cannot bring in a slack that no move leaves") {
+  for (const float slack :
+       {-1.0F, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    Forgery forgery(bytes_of(small_index(KeyType::kInt64, Metric::kL2)));
+    CHECK(forgery.put(forgery.section(7), slack).code() == ErrorCode::kCorruption);
+  }
+}
+
+TEST_CASE("a file of version 1, without codes and slack, is read") {
+  Bytes bytes = bytes_of(small_index(KeyType::kInt64, Metric::kL2));
+  const std::size_t end = Forgery(bytes).section(7) - kSectionHeaderBytes;
+  bytes.resize(end);
+  const std::uint32_t version = 1;
+  const std::uint64_t size = end;
+  std::memcpy(bytes.data() + 8, &version, sizeof version);
+  std::memcpy(bytes.data() + 16, &size, sizeof size);
+  bytes[30] = 0;
+  fix_checksums(bytes);
+  Index index = Index::load_bytes(bytes.data(), bytes.size());
+  CHECK(index.options().codes == upvec::Codes::kNone);
+  use(index);
+}
+
 TEST_CASE("a forged file cannot claim a commit number that leaves none to follow") {
   Forgery forgery(bytes_of(small_index(KeyType::kInt64)));
   CHECK(forgery.put(48, ~std::uint64_t{0}).code() == ErrorCode::kCorruption);

@@ -228,7 +228,9 @@ TEST_CASE("any history leaves the index equal to a map, with every invariant hol
         CAPTURE(metric);
         CAPTURE(key_type);
         CAPTURE(seed);
-        Pair pair(options_of(metric, key_type, seed == 1 ? 17 : 6, seed == 3 ? 16 : 4), seed);
+        IndexOptions options = options_of(metric, key_type, seed == 1 ? 17 : 6, seed == 3 ? 16 : 4);
+        options.codes = seed == 2 ? Codes::kNone : Codes::kInt8;
+        Pair pair(options, seed);
         for (int step = 0; step < 25; ++step) {
           CAPTURE(step);
           pair.step();
@@ -566,6 +568,40 @@ TEST_CASE("many rows in one place stay reachable") {
   index.remove(key_column(KeyType::kInt64, numbers).span());
   CHECK(why_not_ok(index.check()) == "");
   CHECK(index.search({same.floats.data(), 1, 3}, 900).counts[0] == 450);
+}
+
+TEST_CASE("a burst of rows that codes cannot tell apart is found by exact vectors") {
+  constexpr std::size_t kDim = 64;
+  constexpr int kBurst = 600;
+  IndexOptions options = options_of(Metric::kL2, KeyType::kInt64, kDim, 16);
+  options.ef_construction = 100;
+  Index index(options);
+  VectorSource source(kDim, 15);
+  Matrix matrix = source.matrix(1000);
+  const Vector center(kDim, 20.0F);
+  Random random(16);
+  std::normal_distribution<float> normal(0.0F, 0.002F);
+  std::vector<int> numbers(1000 + kBurst);
+  for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<int>(i);
+  for (int i = 0; i < kBurst; ++i) {
+    Vector vector = center;
+    for (float& x : vector) x += normal(random);
+    matrix.add(vector);
+  }
+  index.upsert(key_column(KeyType::kInt64, numbers).span(), matrix.view());
+  CHECK(why_not_ok(index.check()) == "");
+  const MatrixView burst{matrix.floats.data() + 1000 * kDim, kBurst, kDim};
+  upvec::SearchOptions search;
+  search.ef = 128;
+  const auto found = index.search(burst, 10, search);
+  const auto exact = index.exact_search(burst, 10);
+  std::size_t right = 0;
+  for (std::size_t q = 0; q < kBurst; ++q) {
+    for (std::size_t i = 0; i < 10; ++i) {
+      right += found.distances[q * 10 + i] <= exact.distances[q * 10 + 9] ? 1 : 0;
+    }
+  }
+  CHECK(right > 10 * kBurst * 95 / 100);
 }
 
 TEST_CASE("a collection that moves away as a whole stays one graph") {

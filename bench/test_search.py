@@ -17,9 +17,9 @@ from upvec.index import Index
 @pytest.mark.parametrize(
     ("ef", "distances", "hops", "recall"),
     [
-        # Measured: 278, 21.8; 607, 69.2.
-        (16, 306, 24, 0.970),
-        (64, 668, 75, 0.995),
+        # Measured, with the exact vectors measured at the end: 313, 21.7; 671, 69.2.
+        (16, 344, 24, 0.970),
+        (64, 738, 75, 0.995),
     ],
 )
 def test_work_and_recall_of_a_query(

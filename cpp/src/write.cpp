@@ -366,7 +366,8 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
     } else {
       outcomes[i] = Outcome::kUpdated;
       const float drift = drift_to(store.graph, found[i], prepared.row(i));
-      const bool links_stay = drift <= store.graph.info[found[i]].slack;
+      const float slack = store.graph.info[found[i]].slack;
+      const bool links_stay = slack > 0.0F && drift <= slack;
       changes.push_back({i, found[i], links_stay ? Task::kDrift : Task::kMove, drift});
     }
   }

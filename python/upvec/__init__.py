@@ -31,6 +31,7 @@ from .expression import Expression, col
 from .policy import Policy
 from .result import Hits, Outcome, Rows, UpsertResult
 from .schema import Field, Schema, Unique, Vector
+from .snapshot import Snapshot
 
 if TYPE_CHECKING:
     from .index import Index
@@ -62,6 +63,7 @@ __all__ = [
     "Rows",
     "Schema",
     "SchemaError",
+    "Snapshot",
     "Unique",
     "UpsertResult",
     "UpvecError",

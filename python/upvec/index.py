@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
+from ._core import Snapshot as Pin
+from .errors import ClosedError
 from .result import UpsertResult
 
-__all__ = ["CheckReport", "Filter", "Index", "RangeResult", "SearchResult"]
+__all__ = ["CheckReport", "Filter", "Index", "IndexSnapshot", "RangeResult", "SearchResult"]
 
 FloatArray = npt.NDArray[np.float32]
 AnyArray = npt.NDArray[Any]
@@ -115,7 +117,224 @@ class CheckReport:
     ok: bool
 
 
-class Index:
+class IndexReader:
+    """The reading half of an index; which version it reads is for the subclass to say."""
+
+    _core: _core.Index
+
+    def _version(self) -> Pin | None:
+        """Return what pins the version to read; None: what is published when the call starts."""
+        return None
+
+    def get(self, keys: Any) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """Vectors of keys.
+
+        Returns
+        -------
+        vectors : ndarray (n, dim) of float32
+            Copies, of unit length in a cosine index; zeros where the key is not there.
+        found : ndarray (n,) of bool
+        """
+        return self._core.get(self._key_column(keys, "keys"), snapshot=self._version())
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        ef: int | None = None,
+        where: Any = None,
+        threads: int = 0,
+    ) -> SearchResult:
+        """The k nearest rows of each query, approximately.
+
+        Parameters
+        ----------
+        queries : array_like (q, dim) or (dim,)
+        k : int
+            Rows per query.
+        ef : int, optional
+            Candidates held by a search, at least k; more is slower and finds more.
+            Default ``max(2 * k, 64)``.
+        where : array_like of keys or Filter, optional
+            Only these keys are answers. A compiled :meth:`filter` saves looking the keys
+            up again.
+        threads : int
+            0 means one per processor, for a batch of queries.
+
+        Returns
+        -------
+        SearchResult
+            ``keys`` and ``distances`` (q, k), ``counts`` (q,). q = 1 for a single query.
+        """
+        return SearchResult(
+            *self._core.search(
+                self._queries(queries),
+                _require_int("k", k, 1, 2**31 - 1),
+                ef=0 if ef is None else _require_int("ef", ef, 1, 2**31 - 1),
+                allowed=self._allowed(where),
+                threads=_require_int("threads", threads, 0, 4096),
+                snapshot=self._version(),
+            )
+        )
+
+    def exact_search(
+        self, queries: Any, k: int = 10, *, where: Any = None, threads: int = 0
+    ) -> SearchResult:
+        """The k nearest rows of each query, by measuring every row.
+
+        Parameters and result are those of :meth:`search`.
+        """
+        return SearchResult(
+            *self._core.exact_search(
+                self._queries(queries),
+                _require_int("k", k, 1, 2**31 - 1),
+                allowed=self._allowed(where),
+                threads=_require_int("threads", threads, 0, 4096),
+                snapshot=self._version(),
+            )
+        )
+
+    def range_search(
+        self,
+        queries: Any,
+        radius: float,
+        *,
+        ef: int | None = None,
+        where: Any = None,
+        threads: int = 0,
+    ) -> RangeResult:
+        """Every row within `radius` of each query, approximately.
+
+        Parameters
+        ----------
+        queries : array_like (q, dim) or (dim,)
+        radius : float
+            In the distance of the metric (squared for ``"l2"``), inclusive.
+        ef : int, optional
+            Candidates that the search starts with (default 64). It is widened until it
+            sees beyond the radius.
+
+        Returns
+        -------
+        RangeResult
+        """
+        return RangeResult(
+            *self._core.range_search(
+                self._queries(queries),
+                float(radius),
+                ef=0 if ef is None else _require_int("ef", ef, 1, 2**31 - 1),
+                allowed=self._allowed(where),
+                threads=_require_int("threads", threads, 0, 4096),
+                snapshot=self._version(),
+            )
+        )
+
+    def filter(self, keys: Any) -> Filter:
+        """Compile a set of allowed keys for the ``where`` of many searches.
+
+        Keys that are not in the index now are ignored.
+        """
+        return self._core.filter(self._key_column(keys, "keys"), snapshot=self._version())
+
+    def keys(self) -> AnyArray:
+        """All keys, as an array (n,) of int64 or of str objects, in no promised order."""
+        return self._core.keys(snapshot=self._version())
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            return bool(
+                self._core.get(self._key_column([key], "keys"), snapshot=self._version())[1][0]
+            )
+        except (TypeError, ValueError, OverflowError):
+            return False
+
+    def _key_column(self, keys: Any, what: str) -> Any:
+        """Keys as the core takes them: an int64 array, or an array or list of str."""
+        if isinstance(keys, (str, bytes)) or np.isscalar(keys):
+            raise TypeError(f"{what} must be an array (n,); got a single {type(keys).__name__}")
+        _refuse_masked(keys, what)
+        if isinstance(keys, np.ndarray):
+            column = keys
+        elif hasattr(keys, "__array__"):
+            column = np.asarray(keys)
+        else:
+            return keys if isinstance(keys, (list, tuple)) else list(keys)
+        if column.ndim != 1:
+            raise ValueError(f"{what} have shape {column.shape}; want (n,)")
+        return column
+
+    def _queries(self, queries: Any) -> FloatArray:
+        return np.atleast_2d(_float_array(queries, "queries"))
+
+    def _allowed(self, where: Any) -> Any:
+        if where is None or isinstance(where, Filter):
+            return where
+        return self._key_column(where, "where")
+
+
+class IndexSnapshot(IndexReader):
+    """One version of an :class:`Index`. :meth:`Index.snapshot` gives one.
+
+    It answers as the index did when it was taken, whatever is written meanwhile: ``get``,
+    ``search``, ``exact_search``, ``range_search``, ``filter``, ``keys``, ``len`` and ``in`` are
+    those of the index. It may be used from any thread. A context manager: leaving it closes it;
+    one that is dropped lets go too. After that it raises :class:`upvec.ClosedError`.
+
+    Notes
+    -----
+    It keeps every row that was replaced or removed since, whether its version shows it or not, so
+    memory grows with the commits: close it when it is no longer read. ``search`` goes through the
+    present graph and measures each changed key besides. Of 18,000 vectors of 64 dimensions,
+    changed since: none, 42 us; 1 %, 58 us; 10 %, 154 us; all, 30 ms, where ``exact_search``
+    measures each vector once. ``len`` lists the keys.
+
+    Examples
+    --------
+    >>> import upvec
+    >>> ix = upvec.Index(2)
+    >>> _ = ix.upsert([1], [[0, 0]])
+    >>> with ix.snapshot() as snap:
+    ...     _ = ix.upsert([1, 2], [[5, 5], [0, 1]])
+    ...     snap.search([0, 0], k=1).distances.tolist(), len(snap), len(ix)
+    ([[0.0]], 1, 2)
+    """
+
+    def __init__(self, core: _core.Index, pin: Pin) -> None:
+        self._core = core
+        self._pin: Pin | None = pin
+        self._seq = int(pin.seq)
+
+    @property
+    def seq(self) -> int:
+        """The commit that made this version."""
+        return self._seq
+
+    def close(self) -> None:
+        """Let go of the version. Calls under way in other threads end as they began."""
+        self._pin = None
+
+    def __enter__(self) -> IndexSnapshot:  # noqa: PYI034  (Self came with Python 3.11)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def __repr__(self) -> str:
+        state = "closed" if self._pin is None else f"{len(self):,} keys"
+        return f"<upvec.IndexSnapshot {state}, seq {self._seq}>"
+
+    def _version(self) -> Pin:
+        pin = self._pin
+        if pin is None:
+            raise ClosedError(f"{self!r}: take another")
+        return pin
+
+
+class Index(IndexReader):
     """Approximate nearest-neighbour index with in-place upsert.
 
     Parameters
@@ -306,125 +525,11 @@ class Index:
         """Make room for `n` keys in all. Optional: an index grows by itself, without stalls."""
         self._core.reserve(_require_int("n", n, 0, 2**31 - 2))
 
-    # Reading ---------------------------------------------------------------------------
+    # Reading: see IndexReader ----------------------------------------------------------------
 
-    def get(self, keys: Any) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """Vectors of keys.
-
-        Returns
-        -------
-        vectors : ndarray (n, dim) of float32
-            Copies, of unit length in a cosine index; zeros where the key is not there.
-        found : ndarray (n,) of bool
-        """
-        return self._core.get(self._key_column(keys, "keys"))
-
-    def search(
-        self,
-        queries: Any,
-        k: int = 10,
-        *,
-        ef: int | None = None,
-        where: Any = None,
-        threads: int = 0,
-    ) -> SearchResult:
-        """The k nearest rows of each query, approximately.
-
-        Parameters
-        ----------
-        queries : array_like (q, dim) or (dim,)
-        k : int
-            Rows per query.
-        ef : int, optional
-            Candidates held by a search, at least k; more is slower and finds more.
-            Default ``max(2 * k, 64)``.
-        where : array_like of keys or Filter, optional
-            Only these keys are answers. A compiled :meth:`filter` saves looking the keys
-            up again.
-        threads : int
-            0 means one per processor, for a batch of queries.
-
-        Returns
-        -------
-        SearchResult
-            ``keys`` and ``distances`` (q, k), ``counts`` (q,). q = 1 for a single query.
-        """
-        return SearchResult(
-            *self._core.search(
-                self._queries(queries),
-                _require_int("k", k, 1, 2**31 - 1),
-                ef=0 if ef is None else _require_int("ef", ef, 1, 2**31 - 1),
-                allowed=self._allowed(where),
-                threads=_require_int("threads", threads, 0, 4096),
-            )
-        )
-
-    def exact_search(
-        self, queries: Any, k: int = 10, *, where: Any = None, threads: int = 0
-    ) -> SearchResult:
-        """The k nearest rows of each query, by measuring every row.
-
-        Parameters and result are those of :meth:`search`.
-        """
-        return SearchResult(
-            *self._core.exact_search(
-                self._queries(queries),
-                _require_int("k", k, 1, 2**31 - 1),
-                allowed=self._allowed(where),
-                threads=_require_int("threads", threads, 0, 4096),
-            )
-        )
-
-    def range_search(
-        self,
-        queries: Any,
-        radius: float,
-        *,
-        ef: int | None = None,
-        where: Any = None,
-        threads: int = 0,
-    ) -> RangeResult:
-        """Every row within `radius` of each query, approximately.
-
-        Parameters
-        ----------
-        queries : array_like (q, dim) or (dim,)
-        radius : float
-            In the distance of the metric (squared for ``"l2"``), inclusive.
-        ef : int, optional
-            Candidates that the search starts with (default 64). It is widened until it
-            sees beyond the radius.
-
-        Returns
-        -------
-        RangeResult
-        """
-        return RangeResult(
-            *self._core.range_search(
-                self._queries(queries),
-                float(radius),
-                ef=0 if ef is None else _require_int("ef", ef, 1, 2**31 - 1),
-                allowed=self._allowed(where),
-                threads=_require_int("threads", threads, 0, 4096),
-            )
-        )
-
-    def filter(self, keys: Any) -> Filter:
-        """Compile a set of allowed keys for the ``where`` of many searches.
-
-        Keys that are not in the index now are ignored.
-        """
-        return self._core.filter(self._key_column(keys, "keys"))
-
-    def keys(self) -> AnyArray:
-        """All keys, as an array (n,) of int64 or of str objects, in no promised order."""
-        return self._core.keys()
-
-    def __contains__(self, key: object) -> bool:
-        try:
-            return bool(self._core.get(self._key_column([key], "keys"))[1][0])
-        except (TypeError, ValueError, OverflowError):
-            return False
+    def snapshot(self) -> IndexSnapshot:
+        """Hold the present version, so that several reads see the same one."""
+        return IndexSnapshot(self._core, self._core.snapshot())
 
     def __len__(self) -> int:
         return len(self._core)
@@ -489,36 +594,11 @@ class Index:
         stats["hops_per_query"] = stats["hops"] / queries
         return stats
 
-    # Arguments -------------------------------------------------------------------------
-
     @classmethod
     def _of(cls, core: _core.Index) -> Index:
         index = cls.__new__(cls)
         index._core = core
         return index
-
-    def _key_column(self, keys: Any, what: str) -> Any:
-        """Keys as the core takes them: an int64 array, or an array or list of str."""
-        if isinstance(keys, (str, bytes)) or np.isscalar(keys):
-            raise TypeError(f"{what} must be an array (n,); got a single {type(keys).__name__}")
-        _refuse_masked(keys, what)
-        if isinstance(keys, np.ndarray):
-            column = keys
-        elif hasattr(keys, "__array__"):
-            column = np.asarray(keys)
-        else:
-            return keys if isinstance(keys, (list, tuple)) else list(keys)
-        if column.ndim != 1:
-            raise ValueError(f"{what} have shape {column.shape}; want (n,)")
-        return column
-
-    def _queries(self, queries: Any) -> FloatArray:
-        return np.atleast_2d(_float_array(queries, "queries"))
-
-    def _allowed(self, where: Any) -> Any:
-        if where is None or isinstance(where, Filter):
-            return where
-        return self._key_column(where, "where")
 
 
 def _require_choice(name: str, got: object, choices: Iterable[str]) -> None:

@@ -21,15 +21,18 @@ namespace {
 //   64            3/4        .78       2,870   565   1,222
 //   48            3/4        .78       2,580   572   1,245
 //   96            1/2        .85       2,610   588   1,306
-// What decides is recall under churn, which 64 do not hold: after two turnovers of 10,000 rows by
-// unrelated vectors, recall@10 at ef 16 / 32 / 64 less that of a fresh build, in points, and
-// distances an update:
-//   64    -.4 / -.4 / -.2     3,420        128   +.2 / -.1 / -.2   4,190
-//   96    +.2 / -.2 / -.1     3,920        all   -.3 / -.3 / -.1   6,040 (headroom .9, own links 1)
-// After eight: 96 -.1 / -.1 / -.1, 128 +.1 / -.1 / -.1. The farther candidates bring the long links
-// that a graph has from its youth and that moves would take away; taking every second to tenth of
-// them instead of the nearest 96 gains nothing.
-constexpr std::size_t kPruneCandidates = 96;
+// What decides is recall under churn, by codes: two turnovers by unrelated vectors, recall@10 at
+// ef 16 / 32 / 64 less that of a fresh build, in points, and distances an update:
+//          10,000 x 384 texts            15,000 x 128 image descriptors
+//   64     -.4 / -.4 / -.2    3,420
+//   96     +.2 / -.2 / -.1    3,920      -.6 / -.5 / -.3    3,460
+//   128    -.2 / -.2 /   0    3,980
+//   140                                  -.2 / -.4 / -.1    3,750
+//   200    -.3 / -.2 /   0    4,200      +.2 / -.3 / -.1    4,000
+//   400                                  -.2 / -.4 / -.2    4,530
+// The farther candidates bring the long links that a graph has from its youth and that moves would
+// take away. Against 96, 200 cost 2 % of the time of an insert and 8 % of a move's.
+constexpr std::size_t kPruneCandidates = 200;
 std::size_t own_links(std::size_t cap) { return cap * 3 / 4; }
 
 void remember_place(const Graph& graph, Slot slot, unsigned level, LevelPlan& plan) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <string>
 
 #include "team.hpp"
@@ -204,6 +205,13 @@ class Searcher {
   // the others.
   void collect_older(const float* query, std::size_t k, std::size_t ef, Scratch& scratch,
                      std::vector<Hit>& hits) const {
+    if (scan_beats_beam()) {
+      scratch.slots.resize(graph_.slot_end.load(std::memory_order_acquire) - 1);
+      std::iota(scratch.slots.begin(), scratch.slots.end(), Slot{1});
+      measure_visible(query, scratch);
+      take_nearest(k, scratch, hits);
+      return;
+    }
     // Slots that came into this neighbourhood since then crowd out those that were here.
     const std::size_t slots = graph_.slot_end.load(std::memory_order_acquire);
     for (std::size_t width = ef; count_unchanged(scratch) < std::min(k, found(scratch).size()) &&
@@ -219,9 +227,16 @@ class Searcher {
     std::sort(scratch.slots.begin(), scratch.slots.end());
     scratch.slots.erase(std::unique(scratch.slots.begin(), scratch.slots.end()),
                         scratch.slots.end());
-    scratch.candidates.clear();
-    for (const Slot slot : scratch.slots) consider(query, slot, scratch);
+    measure_visible(query, scratch);
     take_nearest(k, scratch, hits);
+  }
+
+  // When a good part has changed, hardly any of a beam's finds are as they were: 18,000 rows of
+  // which all had changed took 97,000 distances a query that way.
+  [[nodiscard]] bool scan_beats_beam() const {
+    constexpr std::size_t kShare = 16;
+    return store_.changes.count_since(seq_) * kShare >
+           graph_.slot_end.load(std::memory_order_acquire);
   }
 
   [[nodiscard]] std::size_t count_unchanged(const Scratch& scratch) const noexcept {
@@ -234,19 +249,29 @@ class Searcher {
     return unchanged;
   }
 
-  // Measures the row that the slot shows at this version, if any.
-  void consider(const float* query, Slot slot, Scratch& scratch) const {
-    const Row row = visible_row(graph_, slot, seq_);
-    if (row == kNoRow) return;
-    if (filter_ != nullptr && !filter_->contains(slot, graph_.rows.header(row).key)) return;
-    ++scratch.counters.distances;
-    scratch.candidates.push_back({graph_.space.distance(query, graph_.rows.vector(row)), slot});
+  // Measures the rows that scratch.slots show at this version, if any, into scratch.candidates.
+  void measure_visible(const float* query, Scratch& scratch) const {
+    std::size_t shown = 0;
+    scratch.points.clear();
+    for (const Slot slot : scratch.slots) {
+      const Row row = visible_row(graph_, slot, seq_);
+      if (row == kNoRow) continue;
+      if (filter_ != nullptr && !filter_->contains(slot, graph_.rows.header(row).key)) continue;
+      scratch.slots[shown++] = slot;
+      scratch.points.push_back(graph_.rows.vector(row));
+    }
+    scratch.slots.resize(shown);
+    measure(ExactPoints(graph_), query, scratch);
+    scratch.candidates.clear();
+    for (std::size_t i = 0; i < shown; ++i) {
+      scratch.candidates.push_back({scratch.distances[i], scratch.slots[i]});
+    }
   }
 
   void scan_allowed(const float* query, std::size_t k, Scratch& scratch,
                     std::vector<Hit>& hits) const {
-    scratch.candidates.clear();
-    for (const Slot slot : filter_->slots) consider(query, slot, scratch);
+    scratch.slots.assign(filter_->slots.begin(), filter_->slots.end());
+    measure_visible(query, scratch);
     take_nearest(k, scratch, hits);
   }
 

@@ -1,6 +1,7 @@
 // Store: the state behind one Index.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -43,6 +44,14 @@ class ChangeLog {
   void drop(std::uint64_t oldest) {
     const std::scoped_lock lock(mutex_);
     while (!changes_.empty() && changes_.front().seq <= oldest) changes_.pop_front();
+  }
+  // How many changes commits after `seq` have made; a slot may count more than once.
+  [[nodiscard]] std::size_t count_since(std::uint64_t seq) const {
+    const std::scoped_lock lock(mutex_);
+    const auto first =
+        std::partition_point(changes_.begin(), changes_.end(),
+                             [seq](const Change& change) { return change.seq <= seq; });
+    return static_cast<std::size_t>(changes_.end() - first);
   }
   // Appends the slots changed by commits after `seq`; a slot may come more than once.
   void since(std::uint64_t seq, std::vector<Slot>& slots) const {

@@ -25,8 +25,9 @@ _FOLDERS = (Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers"))
 _SAMPLES = (("skimage", "data"), ("sklearn", "datasets/images"))
 # Larger ones are scaled down: OpenCV doubles a picture first, and then needs some 60 bytes a pixel.
 _LONGEST_SIDE = 2560
-# A picture full of leaves or noise must not make up the set.
+# A picture full of leaves or noise must not make up the set, nor the queries.
 _MOST_OF_ONE = 25_000
+_MOST_QUERIES_OF_ONE = 2_000
 _MOST = 1_000_000
 # Every tenth picture gives queries instead of rows.
 _QUERY_PICTURES = 0.1
@@ -78,13 +79,20 @@ def _distinct(rows: Bytes) -> Bytes:
     return np.unique(rows, axis=0)
 
 
-def _described(pictures: Iterable[Picture], draw: np.random.Generator) -> Iterator[Bytes]:
+def _absent(rows: Bytes, present: Bytes) -> Bytes:
+    known = {row.tobytes() for row in present}
+    return rows[[row.tobytes() not in known for row in rows]]
+
+
+def _described(
+    pictures: Iterable[Picture], draw: np.random.Generator, most: int
+) -> Iterator[Bytes]:
     import cv2  # type: ignore[import-not-found,unused-ignore]
 
     cv2.setNumThreads(1)  # so that the order of what it finds does not depend on the machine
     for picture in pictures:
         rows = _distinct(descriptors(picture.path, cv2))
-        taken = draw.permutation(rows)[:_MOST_OF_ONE]
+        taken = draw.permutation(rows)[:most]
         print(f"{len(rows):8,} found {len(taken):8,} taken  {picture.name}", flush=True)
         yield taken
 
@@ -111,11 +119,13 @@ def main() -> None:
     order = draw.permutation(len(pictures))
     held_out = max(1, round(_QUERY_PICTURES * len(pictures)))
     print(f"{held_out} pictures for queries:")
-    asked = _distinct(np.concatenate([*_described((pictures[i] for i in order[:held_out]), draw)]))
+    apart = [pictures[i] for i in order[:held_out]]
+    asked = _distinct(np.concatenate([*_described(apart, draw, _MOST_QUERIES_OF_ONE)]))
     print(f"{len(pictures) - held_out} pictures for the base:")
-    kept = _distinct(np.concatenate([*_described((pictures[i] for i in order[held_out:]), draw)]))
-    base = draw.permutation(kept)[:_MOST]
-    queries = draw.permutation(asked)[:_QUERIES]
+    others = [pictures[i] for i in order[held_out:]]
+    base = draw.permutation(_distinct(np.concatenate([*_described(others, draw, _MOST_OF_ONE)])))
+    base = base[:_MOST]
+    queries = draw.permutation(_absent(asked, base))[:_QUERIES]
 
     options.out.mkdir(parents=True, exist_ok=True)
     np.save(options.out / "sift-u8.npy", base)

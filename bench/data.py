@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,12 +70,23 @@ class MissingDataError(Exception):
     """The files of a data set are not where they were looked for."""
 
 
-def _read(folder: Path | None, file: str) -> Floats:
-    if folder is None:
+def _find(folders: Sequence[Path], file: str) -> Path | None:
+    return next((folder / file for folder in folders if (folder / file).is_file()), None)
+
+
+def _named(folders: Sequence[Path]) -> str:
+    return " or ".join(map(str, folders))
+
+
+def _read(folders: Sequence[Path], file: str) -> npt.NDArray[Any]:
+    if not folders:
         raise MissingDataError(f"{file} is needed: give its folder by --data or {DATA_ENV}")
-    if not (folder / file).is_file():
-        raise MissingDataError(f"no {file} in {folder}; bench/README.md says how to make it")
-    return _unit(np.load(folder / file, allow_pickle=False))
+    path = _find(folders, file)
+    if path is None:
+        raise MissingDataError(
+            f"no {file} in {_named(folders)}; bench/README.md says how to make it"
+        )
+    return np.asarray(np.load(path, allow_pickle=False))
 
 
 def _unit(vectors: npt.NDArray[np.floating]) -> Floats:
@@ -95,50 +107,75 @@ def _hold_out(name: str, rows: Floats, again: Floats | None, queries: int) -> Da
     )
 
 
-def _sample(folder: Path | None) -> Dataset:
+def _sample(folders: Sequence[Path]) -> Dataset:
     sample = load_sample()
     return _hold_out("sample", _unit(sample.v1), _unit(sample.v2), queries=200)
 
 
-def _wordnet_20k(folder: Path | None) -> Dataset:
-    first = _read(folder, "wordnet-20k-v1.f16.npy")
-    second = _read(folder, "wordnet-20k-v2.f16.npy")
+def _wordnet_20k(folders: Sequence[Path]) -> Dataset:
+    first = _unit(_read(folders, "wordnet-20k-v1.f16.npy"))
+    second = _unit(_read(folders, "wordnet-20k-v2.f16.npy"))
     return _hold_out("wordnet-20k", first, second, queries=_HELD_OUT)
 
 
-def _wordnet_100k(folder: Path | None) -> Dataset:
-    parts = [_read(folder, f"wordnet-{part}-v1.f16.npy") for part in ("20k", "80k")]
+def _wordnet_100k(folders: Sequence[Path]) -> Dataset:
+    parts = [_unit(_read(folders, f"wordnet-{part}-v1.f16.npy")) for part in ("20k", "80k")]
     return _hold_out("wordnet-100k", np.concatenate(parts), None, queries=_HELD_OUT)
 
 
-SETS: dict[str, Callable[[Path | None], Dataset]] = {
+def _sift(name: str, rows: int) -> Callable[[Sequence[Path]], Dataset]:
+    # The file is in random order, and its queries come from pictures that gave none of its rows.
+    def read(folders: Sequence[Path]) -> Dataset:
+        base = _read(folders, "sift-u8.npy")
+        if len(base) < rows:
+            raise MissingDataError(f"sift-u8.npy has {len(base):,} rows; {name} wants {rows:,}")
+        queries = _read(folders, "sift-queries-u8.npy")[:_HELD_OUT]
+        return Dataset(name, "l2", base[:rows].astype(np.float32), queries.astype(np.float32))
+
+    return read
+
+
+SETS: dict[str, Callable[[Sequence[Path]], Dataset]] = {
     "sample": _sample,
     "wordnet-20k": _wordnet_20k,
     "wordnet-100k": _wordnet_100k,
+    "sift-50k": _sift("sift-50k", 50_000),
+    "sift-200k": _sift("sift-200k", 200_000),
 }
 
 
-def _hdf5(name: str, folder: Path | None) -> Dataset:
+def _hdf5(name: str, folders: Sequence[Path]) -> Dataset:
     """Read a file of ann-benchmarks; its answers are not used but found anew."""
-    if folder is None or not (folder / f"{name}.hdf5").is_file():
+    path = _find(folders, f"{name}.hdf5")
+    if path is None:
         known = ", ".join(SETS)
-        raise MissingDataError(f"{name!r} is none of {known}, and no .hdf5 file of {folder}")
+        where = _named(folders) or "any folder: none was given"
+        raise MissingDataError(f"{name!r} is none of {known}, and no .hdf5 file of {where}")
     try:
         import h5py  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError as error:
         raise MissingDataError(f"{name}.hdf5 needs the package h5py") from error
-    with h5py.File(folder / f"{name}.hdf5", "r") as file:
+    with h5py.File(path, "r") as file:
         angular = str(file.attrs["distance"]) == "angular"
         base, queries = np.asarray(file["train"]), np.asarray(file["test"])
     shape = _unit if angular else lambda rows: np.ascontiguousarray(rows, dtype=np.float32)
     return Dataset(name, "cosine" if angular else "l2", shape(base), shape(queries))
 
 
-def load(name: str, folder: str | Path | None = None) -> Dataset:
-    """Load a set by its name; `folder` defaults to the environment's UPVEC_BENCH_DATA."""
-    place = folder or os.environ.get(DATA_ENV)
-    path = Path(place) if place else None
-    return SETS[name](path) if name in SETS else _hdf5(name, path)
+def load(name: str, folders: str | Path | None = None) -> Dataset:
+    """Load a set by its name.
+
+    Parameters
+    ----------
+    name : str
+        A key of SETS, or the name of an ann-benchmarks file without its suffix.
+    folders : str or Path, optional
+        Where to look for files, in this order; several are separated as in PATH. Defaults to
+        the environment's UPVEC_BENCH_DATA.
+    """
+    places = str(folders or os.environ.get(DATA_ENV) or "")
+    paths = [Path(place) for place in places.split(os.pathsep) if place]
+    return SETS[name](paths) if name in SETS else _hdf5(name, paths)
 
 
 def pair_distances(metric: str, queries: Floats, vectors: Floats) -> Doubles:
@@ -150,15 +187,38 @@ def pair_distances(metric: str, queries: Floats, vectors: Floats) -> Doubles:
     return np.asarray(1.0 - np.einsum("qmd,qd->qm", vectors.astype(np.float64), wide))
 
 
-def _nearest_block(metric: str, base: Floats, queries: Floats, k: int) -> Doubles:
+def _candidates(metric: str, base: Floats, queries: Floats, wanted: int) -> npt.NDArray[np.intp]:
     scores = queries @ base.T
     if metric == "l2":
         scores -= 0.5 * np.einsum("nd,nd->n", base, base)
-    wanted = min(k + _MARGIN, len(base))
     near = np.argpartition(-scores, wanted - 1, axis=1)[:, :wanted]
+    return np.asarray(near)
+
+
+def _nearest_block(
+    metric: str, base: Floats, queries: Floats, k: int
+) -> tuple[npt.NDArray[np.int32], Doubles]:
+    near = _candidates(metric, base, queries, min(k + _MARGIN, len(base)))
     exact = pair_distances(metric, queries, base[near])
-    exact.sort(axis=1)
-    return exact[:, :k]
+    order = np.argsort(exact, axis=1, kind="stable")[:, :k]
+    rows = np.take_along_axis(near, order, axis=1).astype(np.int32)
+    return rows, np.take_along_axis(exact, order, axis=1)
+
+
+def _nearest(
+    metric: str, base: Floats, queries: Floats, k: int
+) -> tuple[npt.NDArray[np.int32], Doubles]:
+    if metric == "l2":
+        # Far from the origin, the product in single precision could not tell neighbours apart.
+        centre = queries.mean(axis=0)
+        base, queries = base - centre, queries - centre
+    block = max(1, _BLOCK_BYTES // (4 * len(base)))
+    parts = [
+        _nearest_block(metric, base, queries[start : start + block], k)
+        for start in range(0, len(queries), block)
+    ]
+    rows, distances = zip(*parts, strict=True)
+    return np.concatenate(rows), np.concatenate(distances)
 
 
 def _content_hash(metric: str, base: Floats, queries: Floats, k: int) -> str:
@@ -169,24 +229,36 @@ def _content_hash(metric: str, base: Floats, queries: Floats, k: int) -> str:
     return digest.hexdigest()
 
 
+def _cached(name: str, compute: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    folder = Path(tempfile.gettempdir()) / "upvec-bench"
+    kept = folder / f"{name}.npy"
+    if kept.is_file():
+        return np.asarray(np.load(kept, allow_pickle=False))
+    found = compute()
+    folder.mkdir(exist_ok=True)
+    partial = kept.with_suffix(f".{os.getpid()}.tmp.npy")
+    np.save(partial, found)
+    partial.replace(kept)
+    return found
+
+
 def true_distances(metric: str, base: Floats, queries: Floats, k: int) -> Doubles:
     """Exact distances of the k nearest rows of every query, nearest first: (q, k).
 
     Distances and not keys, because of several rows at the same distance any one is a right answer.
     """
-    folder = Path(tempfile.gettempdir()) / "upvec-bench"
-    cached = folder / f"{_content_hash(metric, base, queries, k)}.npy"
-    if cached.is_file():
-        return np.asarray(np.load(cached, allow_pickle=False))
-    block = max(1, _BLOCK_BYTES // (4 * len(base)))
-    found = np.concatenate(
-        [
-            _nearest_block(metric, base, queries[start : start + block], k)
-            for start in range(0, len(queries), block)
-        ]
-    )
-    folder.mkdir(exist_ok=True)
-    partial = cached.with_suffix(f".{os.getpid()}.tmp.npy")
-    np.save(partial, found)
-    partial.replace(cached)
-    return found
+    name = _content_hash(metric, base, queries, k)
+    return _cached(name, lambda: _nearest(metric, base, queries, k)[1])
+
+
+def true_neighbours(metric: str, base: Floats, k: int) -> npt.NDArray[np.int32]:
+    """The k nearest other rows of every row, nearest first: (n, k)."""
+
+    def others() -> npt.NDArray[np.int32]:
+        rows, _ = _nearest(metric, base, base, k + 1)
+        # Each row's nearest is itself, unless it has twins: then any one of them is left out.
+        found = rows == np.arange(len(rows))[:, None]
+        found[~found.any(axis=1), 0] = True
+        return rows[~found].reshape(len(rows), k)
+
+    return _cached(f"{_content_hash(metric, base, base, k)}-neighbours", others)

@@ -1,1 +1,1 @@
-"""upvec.Index beside hnswlib and usearch: same data, same degree, same run."""
+"""upvec.Index beside other libraries: same data, same degree, same run."""

@@ -49,6 +49,10 @@ class Peer(Protocol):
         """Insert all vectors by one call; row i gets key i."""
         ...
 
+    def insert(self, keys: Keys, vectors: Floats) -> None:
+        """Insert keys that are not live: new ones, or such as were removed. May come first."""
+        ...
+
     def search(self, queries: Floats, k: int, ef: int) -> Answers:
         """Look for all queries by one call."""
         ...
@@ -59,6 +63,14 @@ class Peer(Protocol):
 
     def remove(self, keys: Keys) -> None:
         """Remove live keys, so that no answer names them."""
+        ...
+
+    def bytes_per_vector(self) -> float | None:
+        """Memory of the index by its own account, for each live key; None if it has none."""
+        ...
+
+    def check(self) -> dict[str, int] | None:
+        """Counts of what broken() goes by, and `live`; None if there is no such account."""
         ...
 
     def broken(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib import metadata
 
 import numpy as np
@@ -32,7 +33,10 @@ class UpvecIndex:
         return f"{version} ({Index(1).simd})"
 
     def build(self, vectors: Floats) -> None:
-        self._index.upsert(np.arange(len(vectors)), vectors, threads=self._threads)
+        self.insert(np.arange(len(vectors)), vectors)
+
+    def insert(self, keys: Keys, vectors: Floats) -> None:
+        self._index.upsert(keys, vectors, threads=self._threads)
 
     def search(self, queries: Floats, k: int, ef: int) -> Answers:
         found = self._index.search(queries, k, ef=ef, threads=self._threads)
@@ -43,6 +47,16 @@ class UpvecIndex:
 
     def remove(self, keys: Keys) -> None:
         self._index.remove(keys, threads=self._threads)
+
+    def bytes_per_vector(self) -> float | None:
+        stats = self._index.stats()
+        used = sum(value for name, value in stats.items() if name.endswith("_bytes"))
+        return float(used / max(1, stats["live"]))
+
+    def check(self) -> dict[str, int] | None:
+        report = asdict(self._index.check())
+        # What is left are counts; the histograms of a large index would fill the results.
+        return {name: int(count) for name, count in report.items() if isinstance(count, int)}
 
     def broken(self) -> str | None:
         report = self._index.check()

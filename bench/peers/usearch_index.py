@@ -36,7 +36,10 @@ class UsearchIndex:
         return f"{metadata.version('usearch')} ({Index(ndim=1).hardware_acceleration})"
 
     def build(self, vectors: Floats) -> None:
-        self._index.add(np.arange(len(vectors)), vectors, threads=self._threads)
+        self.insert(np.arange(len(vectors)), vectors)
+
+    def insert(self, keys: Keys, vectors: Floats) -> None:
+        self._index.add(keys, vectors, threads=self._threads)
 
     def search(self, queries: Floats, k: int, ef: int) -> Answers:
         self._index.expansion_search = ef  # type: ignore[misc,unused-ignore]
@@ -44,11 +47,17 @@ class UsearchIndex:
         return Answers(found.keys, found.distances, found.counts)
 
     def update(self, keys: Keys, vectors: Floats) -> None:
-        self._index.remove(keys, threads=self._threads)
-        self._index.add(keys, vectors, threads=self._threads)
+        self.remove(keys)
+        self.insert(keys, vectors)
 
     def remove(self, keys: Keys) -> None:
         self._index.remove(keys, threads=self._threads)
+
+    def bytes_per_vector(self) -> float | None:
+        return float(self._index.memory_usage / max(1, len(self._index)))
+
+    def check(self) -> dict[str, int] | None:
+        return None
 
     def broken(self) -> str | None:
         return None

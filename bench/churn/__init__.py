@@ -1,0 +1,1 @@
+"""What many turnovers of all keys do to the graph of an index."""

@@ -23,31 +23,35 @@ Epochs::Pin Epochs::pin() {
     }
     return {this, place, seq};
   }
-  return pin_long();
+  const std::scoped_lock lock(mutex_);
+  // pinned() reads published_ under the same mutex, so this seq cannot be passed by in between.
+  const std::uint64_t seq = published();
+  ++crowded_[seq];
+  return {this, kCrowded, seq};
 }
 
 Epochs::Pin Epochs::pin_long(std::uint64_t seq) {
   const std::scoped_lock lock(mutex_);
   ++long_pins_[seq];
-  return {this, kPlaces, seq};
+  return {this, kLong, seq};
 }
 
 Epochs::Pin Epochs::pin_long() {
   const std::scoped_lock lock(mutex_);
-  // oldest() reads published_ under the same mutex, so this seq cannot be passed by in between.
-  const std::uint64_t seq = published();
+  const std::uint64_t seq = published();  // as in pin()
   ++long_pins_[seq];
-  return {this, kPlaces, seq};
+  return {this, kLong, seq};
 }
 
-std::uint64_t Epochs::oldest() const {
+Epochs::Pinned Epochs::pinned() const {
   const std::scoped_lock lock(mutex_);
-  std::uint64_t seq = published_.load(std::memory_order_seq_cst);
-  if (!long_pins_.empty()) seq = std::min(seq, long_pins_.begin()->first);
+  Pinned pinned{published_.load(std::memory_order_seq_cst), {}};
+  if (!crowded_.empty()) pinned.under_way = std::min(pinned.under_way, crowded_.begin()->first);
   for (const Place& place : places_) {
-    seq = std::min(seq, place.seq.load(std::memory_order_seq_cst));
+    pinned.under_way = std::min(pinned.under_way, place.seq.load(std::memory_order_seq_cst));
   }
-  return seq;
+  for (const auto& [seq, count] : long_pins_) pinned.kept.push_back(seq);
+  return pinned;
 }
 
 void Epochs::unpin(std::size_t place, std::uint64_t seq) noexcept {
@@ -56,8 +60,9 @@ void Epochs::unpin(std::size_t place, std::uint64_t seq) noexcept {
     return;
   }
   const std::scoped_lock lock(mutex_);
-  const auto it = long_pins_.find(seq);
-  if (--it->second == 0) long_pins_.erase(it);
+  Counts& counts = place == kLong ? long_pins_ : crowded_;
+  const auto it = counts.find(seq);
+  if (--it->second == 0) counts.erase(it);
 }
 
 }  // namespace upvec

@@ -1,10 +1,11 @@
 // Which versions readers may still look at.
 //
-// A reader pins the published seq before it reads anything and lets go of it afterwards. What
-// commit n replaced may be used again once published() >= n and no pin below n is left. Short pins
-// (one search call) go to a table of cache lines, one per reader at a time, claimed by a
-// compare-and-swap that starts at a place of the thread's own, so that readers do not meet. Long
-// pins (snapshots) and what does not find room go to a list under a mutex.
+// A reader pins the published seq before it reads anything and lets go of it afterwards. Short pins
+// (one read call) go to a table of cache lines, one per reader at a time, claimed by a
+// compare-and-swap that starts at a place of the thread's own, so that readers do not meet; those
+// that do not find room go to a list under a mutex. Long pins (snapshots) have a list of their own.
+// A read of a snapshot takes a short pin too, so short pins say which reads are under way, and
+// long pins which versions will be read again. reclaim.cpp says what follows from that.
 #pragma once
 
 #include <array>
@@ -12,6 +13,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <vector>
 
 namespace upvec {
 
@@ -28,11 +30,22 @@ class Epochs {
   [[nodiscard]] Pin pin_long(std::uint64_t seq);  // the writer pins a seq not yet published
   [[nodiscard]] Pin pin_long();
 
-  // The oldest seq that a present or future reader may ask for.
-  [[nodiscard]] std::uint64_t oldest() const;
+  struct Pinned {
+    std::uint64_t under_way;          // no read under way or to come took a short pin below this
+    std::vector<std::uint64_t> kept;  // the long pins, ascending
+
+    [[nodiscard]] std::uint64_t oldest() const noexcept {
+      return kept.empty() || under_way < kept.front() ? under_way : kept.front();
+    }
+  };
+  // A pin taken after this call is of at least what was published before it.
+  [[nodiscard]] Pinned pinned() const;
 
  private:
+  using Counts = std::map<std::uint64_t, std::size_t>;  // pins by seq
   static constexpr std::size_t kPlaces = 128;
+  static constexpr std::size_t kCrowded = kPlaces;   // the place of a pin in crowded_
+  static constexpr std::size_t kLong = kPlaces + 1;  // and in long_pins_
   static constexpr std::uint64_t kFree = ~std::uint64_t{0};
   struct alignas(64) Place {
     std::atomic<std::uint64_t> seq{kFree};
@@ -43,7 +56,8 @@ class Epochs {
   std::atomic<std::uint64_t> published_{0};
   std::array<Place, kPlaces> places_;
   mutable std::mutex mutex_;
-  std::map<std::uint64_t, std::size_t> long_pins_;
+  Counts crowded_;  // short pins that found no place
+  Counts long_pins_;
 };
 
 class Epochs::Pin {

@@ -410,7 +410,7 @@ class Loader {
       in.require(prepare_vector(header_.options, stored.data(), vector, graph.rows.padded_dim()) &&
                      std::memcmp(vector, stored.data(), row_bytes) == 0,
                  "a vector that cannot be stored");
-      graph.rows.header(row) = {header_.seq, graph.info[slot].key, kNoRow, 0};
+      graph.rows.header(row).set(header_.seq, graph.info[slot].key, kNoRow, false);
       graph.row_of[slot].store(row, std::memory_order_release);
       if (graph.has_codes) graph.code_space.encode(vector, graph.codes.at(slot));
     }

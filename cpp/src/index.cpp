@@ -12,22 +12,22 @@ namespace {
 // What a read is to see, kept visible until the read is over.
 class View {
  public:
-  View(const Store& store, const ReadOptions& options, const Snapshot::State* snapshot) {
+  // Also of a snapshot, whose pin says what it will read, a short pin says that a read is under
+  // way.
+  View(const Store& store, const ReadOptions& options, const Snapshot::State* snapshot)
+      : pin_(store.epochs.pin()), seq_(pin_.seq()) {
     if (options.snapshot != nullptr) {
       if (snapshot->store.get() != &store) {
         throw Error(ErrorCode::kInvalidArgument, "the snapshot belongs to another index");
       }
       seq_ = snapshot->pin.seq();
-    } else {
-      pin_ = store.epochs.pin();
-      seq_ = pin_.seq();
     }
   }
   [[nodiscard]] std::uint64_t seq() const noexcept { return seq_; }
 
  private:
   Epochs::Pin pin_;
-  std::uint64_t seq_ = 0;
+  std::uint64_t seq_;
 };
 
 const Filter::State* checked_filter(const Store& store, const Filter::State* filter) {

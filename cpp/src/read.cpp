@@ -349,7 +349,9 @@ void require_k(std::size_t k, std::size_t queries) {
 
 Row visible_row(const Graph& graph, Slot slot, std::uint64_t seq) noexcept {
   Row row = graph.row_of[slot].load(std::memory_order_acquire);
-  while (row != kNoRow && graph.rows.header(row).seq > seq) row = graph.rows.header(row).previous;
+  while (row != kNoRow && graph.rows.header(row).seq > seq) {
+    row = graph.rows.header(row).previous.load(std::memory_order_acquire);
+  }
   return row == kNoRow || graph.rows.header(row).removed != 0 ? kNoRow : row;
 }
 

@@ -1,10 +1,12 @@
 // Rows: immutable versions of a slot's vector.
 //
-// A row is written before any slot points at it and not touched again until no reader that could
-// hold it is left; then its number is used again. Thread safety: reads from any thread that learned
-// the row's number through an acquire load; allocate() and release() from one writer.
+// A row is written before any slot points at it and not touched again, but for its `previous`,
+// until no reader that could hold it is left; then its number is used again. Thread safety: reads
+// from any thread that learned the row's number through an acquire load; allocate() and release()
+// from one writer.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -13,10 +15,17 @@
 namespace upvec {
 
 struct RowHeader {
-  std::uint64_t seq;     // the commit that wrote it
-  std::uint64_t key;     // StoredKey, as bits: a snapshot may outlive the slot's use for this key
-  Row previous;          // what the slot showed before
-  std::uint8_t removed;  // a tombstone: from seq on, the slot shows nothing
+  std::uint64_t seq;          // the commit that wrote it
+  std::uint64_t key;          // StoredKey, as bits: a snapshot may outlive the slot's use for it
+  std::atomic<Row> previous;  // what the slot showed before, as far as someone may ask for it
+  std::uint8_t removed;       // a tombstone: from seq on, the slot shows nothing
+
+  void set(std::uint64_t by, std::uint64_t of, Row before, bool tombstone) noexcept {
+    seq = by;
+    key = of;
+    previous.store(before, std::memory_order_relaxed);
+    removed = tombstone ? 1 : 0;
+  }
 };
 
 class Rows {

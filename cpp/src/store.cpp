@@ -33,9 +33,7 @@ Store::Store(const IndexOptions& index_options)
 }
 
 Store::~Store() {
-  for (const Retired& one : retired) {
-    if (one.what == Retired::What::kKey) keys.release(StoredKey{one.key});
-  }
+  retired.for_each_key([this](std::uint64_t key) { keys.release(StoredKey{key}); });
 }
 
 // Malkov and Yashunin, HNSW, section 4.1: level = floor(-ln(u) / ln(M)). The uniform number comes
@@ -81,32 +79,6 @@ void Store::choose_entry() {
     break;
   }
   graph.entry.store(entry, std::memory_order_release);
-}
-
-void Store::reclaim() {
-  const std::uint64_t oldest = epochs.oldest();
-  changes.drop(oldest);
-  while (!retired.empty() && retired.front().seq <= oldest) {
-    const Retired one = retired.front();
-    retired.pop_front();
-    switch (one.what) {
-      case Retired::What::kRow:
-        graph.rows.release(one.row);
-        break;
-      case Retired::What::kTombstone:
-        // If the slot is used again, the tombstone was retired once more, as a replaced row.
-        if (graph.row_of[one.slot].load(std::memory_order_relaxed) == one.row) {
-          graph.row_of[one.slot].store(kNoRow, std::memory_order_release);
-          // Until just now a reader of any version could come here: only those that pin the next
-          // commit cannot hold the row.
-          retired.push_back({head + 1, 0, one.row, 0, Retired::What::kRow});
-        }
-        break;
-      case Retired::What::kKey:
-        keys.release(StoredKey{one.key});
-        break;
-    }
-  }
 }
 
 std::uint64_t Store::hash_of(std::uint64_t stored_key) const noexcept {

@@ -1,7 +1,6 @@
 // Store: the state behind one Index.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -12,64 +11,16 @@
 #include <vector>
 
 #include "anchors.hpp"
+#include "change_log.hpp"
 #include "commit.hpp"
 #include "epoch.hpp"
 #include "graph.hpp"
 #include "key_index.hpp"
+#include "retired.hpp"
 #include "scratch.hpp"
 #include "upvec/index.hpp"
 
 namespace upvec {
-
-// Something that readers of versions before `seq` may still look at.
-struct Retired {
-  enum class What : std::uint8_t { kRow, kTombstone, kKey };
-  std::uint64_t seq;
-  std::uint64_t key;  // kKey
-  Row row;            // kRow, kTombstone
-  Slot slot;          // kTombstone
-  What what;
-};
-
-// The slots whose shown row was replaced or taken away, with the commit that did it, as far back as
-// the oldest version that a reader may ask for. The graph leads to where slots are now; a reader of
-// an older version measures these one by one. Thread safety: add() and drop() from the writer;
-// since() from any thread.
-class ChangeLog {
- public:
-  void add(std::uint64_t seq, Slot slot) {
-    const std::scoped_lock lock(mutex_);
-    changes_.push_back({seq, slot});
-  }
-  void drop(std::uint64_t oldest) {
-    const std::scoped_lock lock(mutex_);
-    while (!changes_.empty() && changes_.front().seq <= oldest) changes_.pop_front();
-  }
-  // How many changes commits after `seq` have made; a slot may count more than once.
-  [[nodiscard]] std::size_t count_since(std::uint64_t seq) const {
-    const std::scoped_lock lock(mutex_);
-    const auto first =
-        std::partition_point(changes_.begin(), changes_.end(),
-                             [seq](const Change& change) { return change.seq <= seq; });
-    return static_cast<std::size_t>(changes_.end() - first);
-  }
-  // Appends the slots changed by commits after `seq`; a slot may come more than once.
-  void since(std::uint64_t seq, std::vector<Slot>& slots) const {
-    const std::scoped_lock lock(mutex_);
-    for (auto change = changes_.rbegin(); change != changes_.rend() && change->seq > seq;
-         ++change) {
-      slots.push_back(change->slot);
-    }
-  }
-
- private:
-  struct Change {
-    std::uint64_t seq;
-    Slot slot;
-  };
-  mutable std::mutex mutex_;
-  std::deque<Change> changes_;  // ascending by seq
-};
 
 struct Store {
   explicit Store(const IndexOptions& index_options);
@@ -96,7 +47,7 @@ struct Store {
   Anchors anchors;
   Commit commit;
   std::deque<Slot> free_slots;  // first in, first out: which slot is next depends on history alone
-  std::deque<Retired> retired;  // ascending by seq
+  RetiredList retired;
   std::array<std::set<Slot>, kMaxLevel + 1>
       by_level;  // live slots whose top level is this (from 1)
   std::array<std::vector<std::uint32_t>, kMaxLevel + 1> free_blocks;  // of graph.upper
@@ -108,6 +59,7 @@ struct Store {
   // Gives the slot lists for levels 1 .. top, or none for top 0.
   void set_level(Slot slot, unsigned top);
   void choose_entry();
+  // Frees what no reader may ask for any more; see reclaim.cpp.
   void reclaim();
 };
 

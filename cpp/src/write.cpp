@@ -90,11 +90,9 @@ class Writer {
     std::memcpy(graph_.rows.vector(row), vector, graph_.space.vector_bytes());
     std::atomic<Row>& current = graph_.row_of[change.slot];
     const Row previous = current.load(std::memory_order_relaxed);
-    graph_.rows.header(row) = {seq_, key, previous, change.task == Task::kRemove};
-    if (previous != kNoRow) store_.retired.push_back({seq_, 0, previous, 0, Retired::What::kRow});
-    if (change.task == Task::kRemove) {
-      store_.retired.push_back({seq_, 0, row, change.slot, Retired::What::kTombstone});
-    }
+    graph_.rows.header(row).set(seq_, key, previous, change.task == Task::kRemove);
+    if (previous != kNoRow) store_.retired.row(seq_, change.slot, previous, row);
+    if (change.task == Task::kRemove) store_.retired.tombstone(seq_, change.slot, row);
     switch (change.task) {
       case Task::kInsert:  // not linked yet: its linked row may be the new one at once
         show(change.slot, row, vector);
@@ -297,7 +295,7 @@ class SlotSource {
       if ((info.flags & kLive) != 0) continue;  // revived
       store_.keys_erased_at.store(seq, std::memory_order_seq_cst);
       store_.keys.erase(StoredKey{info.key});
-      store_.retired.push_back({seq, info.key, 0, 0, Retired::What::kKey});
+      store_.retired.key(seq, slot, info.key);
       return slot;
     }
     const Slot slot = store_.graph.slot_end.load(std::memory_order_relaxed);

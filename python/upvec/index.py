@@ -15,7 +15,15 @@ from ._core import Snapshot as Pin
 from .errors import ClosedError
 from .result import UpsertResult
 
-__all__ = ["CheckReport", "Filter", "Index", "IndexSnapshot", "RangeResult", "SearchResult"]
+__all__ = [
+    "CheckReport",
+    "Degrees",
+    "Filter",
+    "Index",
+    "IndexSnapshot",
+    "RangeResult",
+    "SearchResult",
+]
 
 FloatArray = npt.NDArray[np.float32]
 AnyArray = npt.NDArray[Any]
@@ -81,6 +89,40 @@ class RangeResult:
 
 
 @dataclass(frozen=True)
+class Degrees:
+    """How many links the rows of an index have.
+
+    Attributes
+    ----------
+    minimum, mean, maximum : float
+        Of all rows; 0 where there are none.
+    zero : int
+        Rows with none.
+    histogram : list of int
+        Rows by their number of links: how many have 0, 1, 2, …
+    """
+
+    minimum: int
+    mean: float
+    maximum: int
+    zero: int
+    histogram: list[int] = field(repr=False)
+
+    @classmethod
+    def of(cls, histogram: list[int]) -> Degrees:
+        """Sum up a histogram: rows by their number of links."""
+        met = [links for links, rows in enumerate(histogram) if rows]
+        links = sum(number * rows for number, rows in enumerate(histogram))
+        return cls(
+            minimum=min(met, default=0),
+            mean=links / max(1, sum(histogram)),
+            maximum=max(met, default=0),
+            zero=histogram[0] if histogram else 0,
+            histogram=histogram,
+        )
+
+
+@dataclass(frozen=True)
 class CheckReport:
     """What :meth:`Index.check` counted.
 
@@ -95,9 +137,8 @@ class CheckReport:
         and rows that a commit left half-way.
     below_floor : int
         Rows with fewer links than a quarter of the cap: quality, not correctness.
-    degrees, in_degrees : list of int
-        Histograms on level 0: of the number of links, and of the number of links that
-        lead to a row by powers of two (0, 1, 2-3, 4-7, …).
+    degrees, in_degrees : Degrees
+        On level 0: of the links that start from a row, and of those that lead to it.
     ok : bool
         Every invariant holds.
     """
@@ -112,8 +153,8 @@ class CheckReport:
     key_errors: int
     pending: int
     below_floor: int
-    degrees: list[int] = field(repr=False)
-    in_degrees: list[int] = field(repr=False)
+    degrees: Degrees
+    in_degrees: Degrees
     ok: bool
 
 
@@ -573,7 +614,10 @@ class Index(IndexReader):
 
     def check(self) -> CheckReport:
         """Prove the invariants of the graph by looking at all of it."""
-        return CheckReport(**self._core.check())
+        counts = self._core.check()
+        for name in ("degrees", "in_degrees"):
+            counts[name] = Degrees.of(counts[name])
+        return CheckReport(**counts)
 
     def digest(self) -> str:
         """32 hexadecimal digits of keys, vectors and links.

@@ -2,8 +2,7 @@
 
 A snapshot holds a state (see ``state.py``): the columns of its version, which share with the
 newest ones every chunk that no commit has touched since, and a pin on every vector index. The
-pin keeps all vectors that were replaced since, also those that came and went in between, so what
-it costs grows with the commits that pass.
+pin keeps the vectors that this version shows, and not those that came and went since.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ class Snapshot(Reader):
 
     Notes
     -----
-    Held memory: the columns of this version that were replaced since, and every vector and key
-    that was replaced since, whether this version shows it or not. It grows with the commits, so
-    close a snapshot that is no longer read. An iterator that ``scan`` gave holds the version too,
+    Held memory: the columns, vectors and keys of this version that were replaced since, so at
+    most what the collection held when it was taken, however many commits pass; and, for every
+    commit since, the keys that it took away. An iterator that ``scan`` gave holds the version too,
     until it is at its end or dropped.
 
     A search goes through the present graph, and measures every vector that was replaced or

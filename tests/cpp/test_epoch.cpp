@@ -16,10 +16,10 @@ using upvec::Epochs;
 
 TEST_CASE("without pins the oldest version is the published one") {
   Epochs epochs;
-  CHECK(epochs.oldest() == 0);
+  CHECK(epochs.pinned().oldest() == 0);
   epochs.publish(7);
   CHECK(epochs.published() == 7);
-  CHECK(epochs.oldest() == 7);
+  CHECK(epochs.pinned().oldest() == 7);
 }
 
 TEST_CASE("a pin holds its version until it is gone, however it was moved") {
@@ -28,13 +28,13 @@ TEST_CASE("a pin holds its version until it is gone, however it was moved") {
   auto pin = std::make_unique<Epochs::Pin>(epochs.pin());
   CHECK(pin->seq() == 3);
   epochs.publish(9);
-  CHECK(epochs.oldest() == 3);
+  CHECK(epochs.pinned().oldest() == 3);
   Epochs::Pin moved = std::move(*pin);
   pin.reset();
-  CHECK(epochs.oldest() == 3);
+  CHECK(epochs.pinned().oldest() == 3);
   Epochs::Pin newer = epochs.pin();
   moved = std::move(newer);
-  CHECK(epochs.oldest() == 9);
+  CHECK(epochs.pinned().oldest() == 9);
 }
 
 TEST_CASE("long pins count how often a version is pinned") {
@@ -44,15 +44,15 @@ TEST_CASE("long pins count how often a version is pinned") {
   auto second = std::make_unique<Epochs::Pin>(epochs.pin_long());
   auto ahead = std::make_unique<Epochs::Pin>(epochs.pin_long(8));
   epochs.publish(6);
-  CHECK(epochs.oldest() == 5);
+  CHECK(epochs.pinned().oldest() == 5);
   first.reset();
-  CHECK(epochs.oldest() == 5);
+  CHECK(epochs.pinned().oldest() == 5);
   second.reset();
-  CHECK(epochs.oldest() == 6);
+  CHECK(epochs.pinned().oldest() == 6);
   epochs.publish(20);
-  CHECK(epochs.oldest() == 8);
+  CHECK(epochs.pinned().oldest() == 8);
   ahead.reset();
-  CHECK(epochs.oldest() == 20);
+  CHECK(epochs.pinned().oldest() == 20);
 }
 
 TEST_CASE("more pins than the table has places are all honoured") {
@@ -64,10 +64,10 @@ TEST_CASE("more pins than the table has places are all honoured") {
     REQUIRE(pins.back().seq() == seq);
   }
   for (std::uint64_t seq = 1; seq <= 400; ++seq) {
-    REQUIRE(epochs.oldest() == seq);
+    REQUIRE(epochs.pinned().oldest() == seq);
     pins[seq - 1] = Epochs::Pin();
   }
-  CHECK(epochs.oldest() == 400);
+  CHECK(epochs.pinned().oldest() == 400);
 }
 
 TEST_CASE("nothing is freed that a pinned reader may still look at") {
@@ -92,7 +92,7 @@ TEST_CASE("nothing is freed that a pinned reader may still look at") {
     });
   }
   for (std::uint64_t seq = 1; seq < 10'000; ++seq) {
-    while (seq >= kCells && epochs.oldest() <= seq - kCells) {
+    while (seq >= kCells && epochs.pinned().oldest() <= seq - kCells) {
       std::this_thread::yield();
     }
     cells[seq % kCells].store(seq, std::memory_order_relaxed);

@@ -51,7 +51,7 @@ TEST_CASE("vectors and headers of rows lie apart") {
     for (std::size_t j = 0; j < rows.padded_dim(); ++j) {
       rows.vector(row)[j] = static_cast<float>(row);
     }
-    rows.header(row) = {row * 2ULL, row * 3ULL, row - 1, 0};
+    rows.header(row).set(row * 2ULL, row * 3ULL, row - 1, false);
   }
   for (Row row = 1; row <= 100; ++row) {
     REQUIRE(rows.vector(row)[0] == static_cast<float>(row));

@@ -522,3 +522,19 @@ def test_readers_go_on_beside_a_writer() -> None:
         reader.join()
     assert wrong == []
     assert ix.check().ok
+
+
+def test_check_reports_how_many_links_rows_have() -> None:
+    index = upvec.Index(8, M=8)
+    assert index.check().degrees.maximum == 0
+    index.upsert(np.arange(400), np.random.default_rng(0).standard_normal((400, 8)))
+    report = index.check()
+    for degrees in (report.degrees, report.in_degrees):
+        assert sum(degrees.histogram) == 400
+        assert degrees.zero == degrees.histogram[0]
+        assert degrees.histogram[degrees.minimum] > 0
+        assert len(degrees.histogram) > degrees.maximum
+    # Every link starts somewhere and leads somewhere.
+    assert report.degrees.mean == report.in_degrees.mean > 4
+    assert report.degrees.maximum <= 16
+    assert report.in_degrees.zero == 0

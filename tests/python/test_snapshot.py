@@ -194,6 +194,59 @@ def test_snapshots_stay_whole_beside_a_writer() -> None:
     assert not wrong, wrong[:3]
 
 
+@pytest.mark.parametrize("keys", [np.arange(1000), [f"key {i:06}" for i in range(1000)]])
+def test_a_held_version_costs_what_it_shows_however_many_commits_pass(keys: Any) -> None:
+    rng = np.random.default_rng(3)
+    index = upvec.Index(16, metric="l2", key="string" if isinstance(keys, list) else "int64")
+    first = rng.standard_normal((1000, 16)).astype(np.float32)
+    index.upsert(keys, first)
+    snap = index.snapshot()
+    used, memory = [], []
+    for _ in range(50):
+        for start in range(0, 1000, 250):
+            vectors = rng.standard_normal((250, 16)).astype(np.float32)
+            index.upsert(keys[start : start + 250], vectors)
+        # As many rows leave and come again, under the same keys and under others.
+        index.remove(keys[:250])
+        index.upsert(keys[:250], rng.standard_normal((250, 16)).astype(np.float32))
+        stats = index.stats()
+        used.append(stats["rows"])
+        memory.append(sum(size for name, size in stats.items() if name.endswith("_bytes")))
+    # What is shown now, what was shown then, and the last two batches, which reads may be using.
+    assert max(used) <= 1000 + 1000 + 2 * 500
+    assert memory[-1] <= 1.02 * memory[5]
+    assert np.array_equal(snap.get(keys)[0], first)
+    snap.close()
+    for _ in range(3):
+        index.upsert(keys[:1], rng.standard_normal((1, 16)).astype(np.float32))
+    assert index.stats()["rows"] <= 1002
+    assert index.check().ok
+
+
+def test_memory_is_the_same_after_ten_turnovers() -> None:
+    rng = np.random.default_rng(4)
+    sample = upvec.sample.load_sample()
+    vectors = np.asarray(sample.v1, dtype=np.float32)
+    keys = np.arange(len(vectors))
+    index = upvec.Index(vectors.shape[1])
+    index.upsert(keys, vectors)
+
+    def turn() -> int:
+        moved = rng.permutation(len(keys))
+        for start in range(0, len(keys), 200):
+            index.upsert(keys[start : start + 200], vectors[moved[start : start + 200]])
+        gone = rng.permutation(len(keys))[: len(keys) // 2]
+        index.remove(gone)
+        index.upsert(gone, vectors[gone])
+        return sum(size for name, size in index.stats().items() if name.endswith("_bytes"))
+
+    once = turn()  # has the rows of a batch under way, which are used again from then on
+    slots = index.stats()["slots"]
+    assert [turn() for _ in range(9)][-1] <= 1.02 * once
+    assert index.stats()["slots"] == slots == len(keys)
+    assert index.check().ok
+
+
 def test_policies_and_strict_writes_pass_a_snapshot_by() -> None:
     col = upvec.open(":memory:", SCHEMA)
     col.insert([{"id": 1, "mail": "a", "emb": [1, 1, 1, 1]}])

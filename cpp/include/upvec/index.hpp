@@ -84,9 +84,8 @@ struct CheckReport {
   std::size_t key_errors = 0;      // keys that do not lead to their slot
   std::size_t pending = 0;         // slots whose planned row was not published
   std::size_t below_floor = 0;     // slots with fewer links than a quarter of the cap
-  std::vector<std::size_t> degrees;  // histogram on level 0, by number of links
-  std::vector<std::size_t>
-      in_degrees;  // the same of links that lead here, by powers of two: 0, 1, 2-3, …
+  std::vector<std::size_t> degrees;     // histogram on level 0, by number of links
+  std::vector<std::size_t> in_degrees;  // the same, by number of links that lead here
 
   // Every invariant holds. (below_floor is quality, not an invariant: a small graph has few links.)
   [[nodiscard]] bool ok() const noexcept {

@@ -197,7 +197,7 @@ def test_snapshots_stay_whole_beside_a_writer() -> None:
 @pytest.mark.parametrize("keys", [np.arange(1000), [f"key {i:06}" for i in range(1000)]])
 def test_a_held_version_costs_what_it_shows_however_many_commits_pass(keys: Any) -> None:
     rng = np.random.default_rng(3)
-    index = upvec.Index(16, metric="l2", key="string" if isinstance(keys, list) else "int64")
+    index = upvec.Index(16, metric="l2", key="str" if isinstance(keys, list) else "int64")
     first = rng.standard_normal((1000, 16)).astype(np.float32)
     index.upsert(keys, first)
     snap = index.snapshot()

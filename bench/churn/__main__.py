@@ -27,9 +27,10 @@ SMOKE_PEERS = ("upvec",)
 SMOKE = Plan(
     kinds=("unrelated", "cluster", "drift-10", "identical", "reinsert", "shift", "burst"),
     turnovers=2,
-    batch=300,
+    batch=200,
     rounds=1,
 )
+SMOKE_ROWS = 600
 _ROWS_SEED = 6
 
 
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faults: list[str] = []
     for name in ["sample"] if options.smoke else options.sets:
         try:
-            data = _first_rows(load(name, options.data), options.rows)
+            rows = SMOKE_ROWS if options.smoke else options.rows
+            data = _first_rows(load(name, options.data), rows)
         except MissingDataError as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 2

@@ -324,9 +324,9 @@ class IndexSnapshot(IndexReader):
 
     Notes
     -----
-    It keeps every row that was replaced or removed since, whether its version shows it or not, so
-    memory grows with the commits: close it when it is no longer read. ``search`` goes through the
-    present graph and measures each changed key besides. Of 18,000 vectors of 64 dimensions,
+    It keeps the rows of its version that were replaced or removed since: at most as many as the
+    index had when it was taken, however many commits pass. ``search`` goes through the present
+    graph and measures each changed key besides. Of 18,000 vectors of 64 dimensions,
     changed since: none, 42 us; 1 %, 58 us; 10 %, 154 us; all, 30 ms, where ``exact_search``
     measures each vector once. ``len`` lists the keys.
 

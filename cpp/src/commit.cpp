@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <tuple>
 #include <type_traits>
 
 #include "prune.hpp"
@@ -35,15 +34,6 @@ std::size_t degree_floor(std::size_t cap) { return cap / 4; }
 bool holds(const std::vector<Neighbor>& members, Slot slot) {
   return std::any_of(members.begin(), members.end(),
                      [slot](const Neighbor& member) { return member.slot == slot; });
-}
-
-template <typename T, typename Same>
-void group_by(const std::vector<T>& sorted, std::vector<std::size_t>& starts, const Same& same) {
-  starts.clear();
-  for (std::size_t i = 0; i < sorted.size(); ++i) {
-    if (i == 0 || !same(sorted[i - 1], sorted[i])) starts.push_back(i);
-  }
-  starts.push_back(sorted.size());
 }
 
 }  // namespace
@@ -82,17 +72,17 @@ std::vector<Slot> Commit::run(std::span<const Item> items, std::span<const Force
 }
 
 void Commit::gather(std::span<const Item> items, std::span<const ForcedLink> forced) {
-  wishes_.clear();
+  asked_.clear();
   for (std::uint32_t i = 0; i < items.size(); ++i) {
     const Item& item = items[i];
     for (std::size_t l = 0; l < item.levels.size(); ++l) {
       const auto level = static_cast<std::uint8_t>(l);
       const LevelPlan& plan = item.levels[l];
-      wishes_.push_back(
+      asked_.push_back(
           {list_key(item.slot, level), item.slot, kNoSlot, 0.0F, i, level, Want::kOwn});
       for (const Neighbor& link : plan.links) {
-        wishes_.push_back({list_key(link.slot, level), link.slot, item.slot, link.distance, i,
-                           level, Want::kReverse});
+        asked_.push_back({list_key(link.slot, level), link.slot, item.slot, link.distance, i, level,
+                          Want::kReverse});
       }
       for (std::size_t in = 0; in < plan.old_in.size(); ++in) {
         const Slot target = plan.old_in[in];
@@ -100,18 +90,36 @@ void Commit::gather(std::span<const Item> items, std::span<const ForcedLink> for
         if ((graph_.info[target].flags & kInFlight) != 0) continue;
         const bool stays = item.task == Task::kMove && plan.stays_near[in] != 0;
         if (stays && !graph_.is_pending(target)) continue;
-        wishes_.push_back(
+        asked_.push_back(
             {list_key(target, level), target, item.slot, kUnknown, i, level, Want::kLost});
       }
     }
   }
   for (const ForcedLink& link : forced) {
-    wishes_.push_back({list_key(link.from, 0), link.from, link.to, kUnknown, 0, 0, Want::kForced});
+    asked_.push_back({list_key(link.from, 0), link.from, link.to, kUnknown, 0, 0, Want::kForced});
   }
-  std::sort(wishes_.begin(), wishes_.end(), [](const Wish& a, const Wish& b) {
-    return std::tie(a.list, a.want, a.item, a.other) < std::tie(b.list, b.want, b.item, b.other);
+  sort_wishes();
+}
+
+void Commit::sort_wishes() {
+  constexpr unsigned kWantBits = 2;
+  places_.clear();
+  for (std::uint32_t i = 0; i < asked_.size(); ++i) {
+    const std::uint64_t want = static_cast<std::uint64_t>(asked_[i].want);
+    places_.push_back({asked_[i].list << kWantBits | want, i});
+  }
+  std::sort(places_.begin(), places_.end(), [](const Place& a, const Place& b) {
+    return a.order < b.order || (a.order == b.order && a.at < b.at);
   });
-  group_by(wishes_, group_starts_, [](const Wish& a, const Wish& b) { return a.list == b.list; });
+  wishes_.clear();
+  group_starts_.clear();
+  for (const Place& place : places_) {
+    const Wish& wish = asked_[place.at];
+    if (wishes_.empty() || wishes_.back().list != wish.list)
+      group_starts_.push_back(wishes_.size());
+    wishes_.push_back(wish);
+  }
+  group_starts_.push_back(wishes_.size());
 }
 
 template <typename Points>
@@ -241,43 +249,39 @@ void Commit::record_changes(Slot target, unsigned level, Worker& worker) {
       // Lists are short: looking at all of one without a branch beats sorting both.
       std::uint32_t found = 0;
       for (const Slot slot : in) found += slot == other ? 1 : 0;
-      if (found == 0) worker.changed.push_back({target, other, static_cast<std::uint8_t>(level)});
+      if (found != 0) continue;
+      touch(target, other, level, worker);
+      touch(other, target, level, worker);
     }
   };
   record_missing(worker.before, worker.after);
   record_missing(worker.after, worker.before);
 }
 
-// `other` stands in the in-list of `owner` exactly if it links there and is not linked back.
+void Commit::touch(Slot owner, Slot other, unsigned level, Worker& worker) {
+  worker.touched[list_key(owner, level) % kShares].push_back(
+      {owner, other, static_cast<std::uint8_t>(level)});
+}
+
+// A pair whose links changed both ways is looked at twice, which changes nothing: an in-list is the
+// same in whatever order it was put right.
 void Commit::update_in_lists(Team& team) {
-  touched_.clear();
-  for (Worker& worker : workers_) {
-    for (const Link& link : worker.changed) {
-      touched_.push_back({list_key(link.from, link.level), link.from, link.to, link.level});
-      touched_.push_back({list_key(link.to, link.level), link.to, link.from, link.level});
-    }
-    worker.changed.clear();
-  }
-  std::sort(touched_.begin(), touched_.end(), [](const Touched& a, const Touched& b) {
-    return std::pair(a.list, a.other) < std::pair(b.list, b.other);
-  });
-  // A pair whose links changed both ways was recorded from both ends.
-  touched_.erase(std::unique(touched_.begin(), touched_.end(),
-                             [](const Touched& a, const Touched& b) {
-                               return a.list == b.list && a.other == b.other;
-                             }),
-                 touched_.end());
-  group_by(touched_, group_starts_,
-           [](const Touched& a, const Touched& b) { return a.list == b.list; });
-  team.run(group_starts_.size() - 1, 64, [&](std::size_t group, unsigned) {
-    for (std::size_t i = group_starts_[group]; i < group_starts_[group + 1]; ++i) {
-      if (i + kAhead < touched_.size())
-        prefetch_list(touched_[i + kAhead].other, touched_[i + kAhead].level);
-      update_in_list(touched_[i]);
+  team.run(kShares, 1, [&](std::size_t share, unsigned) {
+    for (Worker& worker : workers_) {
+      std::vector<Touched>& touched = worker.touched[share];
+      for (std::size_t i = 0; i < touched.size(); ++i) {
+        if (i + kAhead < touched.size()) {
+          prefetch_list(touched[i + kAhead].owner, touched[i + kAhead].level);
+          prefetch_list(touched[i + kAhead].other, touched[i + kAhead].level);
+        }
+        update_in_list(touched[i]);
+      }
+      touched.clear();
     }
   });
 }
 
+// `other` stands in the in-list of `owner` exactly if it links there and is not linked back.
 void Commit::update_in_list(const Touched& one) {
   LinkTable& table = graph_.table(one.level);
   const std::size_t owner = graph_.list_of(one.owner, one.level);

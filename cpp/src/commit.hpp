@@ -5,6 +5,7 @@
 // again one list at a time. Each result depends on the plans alone, never on the number of threads.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -36,21 +37,22 @@ class Commit {
     std::uint8_t level;
     Want want;
   };
-  // A link that came or went.
-  struct Link {
-    Slot from;
-    Slot to;
-    std::uint8_t level;
+  // Where a wish stands in asked_, and where it belongs: by list, then by what is wanted.
+  struct Place {
+    std::uint64_t order;
+    std::uint32_t at;
   };
-  // Whether `other` belongs in the in-list of `owner` may have changed: look again.
+  // A link between the two came or went: whether `other` belongs in the in-list of `owner` may have
+  // changed.
   struct Touched {
-    std::uint64_t list;
     Slot owner;
     Slot other;
     std::uint8_t level;
   };
+  // In-lists are shared out by share: all that touches one of them falls into the same.
+  static constexpr std::size_t kShares = 64;
   struct Worker {
-    std::vector<Link> changed;
+    std::array<std::vector<Touched>, kShares> touched;
     std::vector<Slot> starved;
     std::vector<Slot> before;
     std::vector<Neighbor> members;
@@ -59,6 +61,7 @@ class Commit {
 
   [[nodiscard]] std::uint64_t list_key(Slot slot, unsigned level) const noexcept;
   void gather(std::span<const Item> items, std::span<const ForcedLink> forced);
+  void sort_wishes();
   template <typename Points>
   void write_list(const Points& points, std::span<const Wish> wishes, std::span<const Item> items,
                   Worker& worker, Scratch& scratch);
@@ -69,15 +72,17 @@ class Commit {
   template <typename Points>
   void shrink(const Points& points, Slot target, unsigned level, Worker& worker, Scratch& scratch);
   void record_changes(Slot target, unsigned level, Worker& worker);
+  void touch(Slot owner, Slot other, unsigned level, Worker& worker);
   void update_in_lists(Team& team);
   void update_in_list(const Touched& one);
   void prefetch_list(Slot slot, unsigned level) const noexcept;
 
   Graph& graph_;
-  std::vector<Wish> wishes_;
-  std::vector<std::size_t> group_starts_;
+  std::vector<Wish> asked_;   // in the order of the items
+  std::vector<Wish> wishes_;  // in the order of the lists
+  std::vector<Place> places_;
+  std::vector<std::size_t> group_starts_;  // in wishes_, and its end
   std::vector<Worker> workers_;
-  std::vector<Touched> touched_;
 };
 
 }  // namespace upvec

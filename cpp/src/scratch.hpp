@@ -70,6 +70,22 @@ class VisitedSet {
     }
     return count;
   }
+  // As insert_list, but nothing is marked.
+  template <typename Word>
+  std::size_t unmet(const Word* words, std::size_t cap, Slot* fresh) const noexcept {
+    const std::uint8_t* const marks = marks_.data();
+    const std::uint8_t mark = mark_;
+    const std::size_t limit = limit_;
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < cap; ++i) {
+      const Slot slot = words[i].load(std::memory_order_acquire);
+      if (slot == 0) break;
+      if (slot >= limit) continue;
+      fresh[count] = slot;
+      count += marks[slot] != mark ? 1 : 0;
+    }
+    return count;
+  }
 
  private:
   std::vector<std::uint8_t> marks_;
@@ -183,6 +199,7 @@ struct Scratch {
   CandidatePool accepted;  // of a filtered search
   Counters counters;
   std::vector<Slot> slots;
+  std::vector<Slot> next_slots;
   std::vector<Point> points;
   std::vector<float> distances;
   std::vector<Neighbor> candidates;

@@ -53,6 +53,26 @@ void measure(const Points& points, Point query, Scratch& scratch) {
   scratch.counters.distances += n;
 }
 
+// Points of more lines than this are not fetched for a list that may not be read next.
+inline constexpr std::size_t kSpeculativeLines = 8;
+
+// Sends for the points that the slot's list will bring, if it is the next to be read. Its list must
+// have been sent for long ago.
+template <typename Points>
+void fetch_ahead(const Points& points, const LinkTable& table, Slot slot, Scratch& scratch) {
+  const std::size_t bytes = points.point_bytes();
+  const LinkWord* const words = table.words(slot);
+  if (bytes > kSpeculativeLines * simd::kCacheLineBytes) {
+    simd::prefetch_lines(words, table.cap() * sizeof(LinkWord));
+    return;
+  }
+  scratch.next_slots.resize(table.cap());
+  const std::size_t n = scratch.visited.unmet(words, table.cap(), scratch.next_slots.data());
+  for (std::size_t i = 0; i < n; ++i) {
+    simd::prefetch_lines(points.current(scratch.next_slots[i]), bytes);
+  }
+}
+
 // Walks from `start` down to just above `bottom`, always to the nearest neighbour.
 template <typename Points>
 Neighbor descend(const Points& points, Point query, Slot start, unsigned bottom, Scratch& scratch) {
@@ -100,7 +120,7 @@ void beam_search(const Points& points, Point query, unsigned level, Scratch& scr
     locate(points, scratch);
     if (const Slot next = pool.peek(); next != kNoSlot && level == 0) {
       // The list that will be read next, unless something nearer turns up in this one.
-      simd::prefetch_lines(table.words(next), cap * sizeof(LinkWord));
+      fetch_ahead(points, table, next, scratch);
     }
     ++scratch.counters.hops;
     measure(points, query, scratch);

@@ -23,6 +23,10 @@ namespace upvec {
 // A vector as the graph measures it: the record of a code, or an exact padded vector.
 using Point = const void*;
 
+// Points that a kernel measures side by side, and points that may be measured by one call.
+inline constexpr std::size_t kTogether = 4;
+inline constexpr std::size_t kMostTogether = 32;
+
 class CodeSpace {
  public:
   CodeSpace(Metric metric, std::size_t dim)
@@ -42,7 +46,6 @@ class CodeSpace {
     return decode(scalars(a), scalars(b), one_(values(a), values(b), padded_dim_));
   }
   // The same numbers for one against n, n at most kMostTogether.
-  static constexpr std::size_t kMostTogether = 32;
   void distances(Point a, const Point* others, std::size_t n, float* out) const noexcept;
 
   // Distances from this point up to here say little: they are no more than kBlur times what

@@ -12,9 +12,6 @@
 
 namespace upvec {
 
-// Points that a kernel measures side by side.
-inline constexpr std::size_t kTogether = 4;
-
 template <typename Own>
 class PointsBase {
  public:

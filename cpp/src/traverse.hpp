@@ -43,8 +43,10 @@ void measure(const Points& points, Point query, Scratch& scratch) {
   scratch.distances.resize(n);
   const std::size_t bytes = points.point_bytes();
   const std::size_t ahead = prefetch_lookahead(bytes);
-  for (std::size_t i = 0; i < n; i += kTogether) {
-    const std::size_t together = std::min(kTogether, n - i);
+  // Few calls, if nothing is left to be sent for between them.
+  const std::size_t step = n <= ahead ? kMostTogether : kTogether;
+  for (std::size_t i = 0; i < n; i += step) {
+    const std::size_t together = std::min(step, n - i);
     for (std::size_t j = i + ahead; j < std::min(i + ahead + together, n); ++j) {
       simd::prefetch_lines(scratch.points[j], bytes);
     }

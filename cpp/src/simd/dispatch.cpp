@@ -16,7 +16,7 @@ bool processor_has_avx2() {
 bool processor_has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("fma");
+         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
 }
 #else
 bool processor_has_avx2() { return false; }

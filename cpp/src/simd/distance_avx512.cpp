@@ -1,8 +1,9 @@
-// Kernels for AVX-512 (F, BW, VL, DQ).
+// Kernels for AVX-512 (F, BW, VL, DQ, VNNI): Ice Lake, Zen 4 and later.
 // Only intrinsics and functions of this unit: see distance_kernels.hpp.
 #include "distance_kernels.hpp"
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && \
+    defined(__AVX512DQ__) && defined(__AVX512VNNI__)
 
 #include <immintrin.h>
 
@@ -122,61 +123,99 @@ void accumulate_many(const float* query, const void* const* vectors, std::size_t
 
 constexpr std::size_t kCodesTogether = 4;
 
-// 32 codes, widened to 16 bits. Relaxed, word by word: see distance_kernels.hpp.
+// Relaxed, word by word: see distance_kernels.hpp.
 [[gnu::always_inline]] inline __m512i load_codes(const std::int8_t* codes) {
   __m512i lanes;
-  asm("vpmovsxbw %1, %0" : "=v"(lanes) : "m"(*reinterpret_cast<const __m256i_u*>(codes)));
+  asm("vmovdqu64 %1, %0" : "=v"(lanes) : "m"(*reinterpret_cast<const __m512i_u*>(codes)));
   return lanes;
 }
 
-[[gnu::always_inline]] inline __m512i add_code_products(__m512i sum, __m512i a, __m512i b) {
-  return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+[[gnu::always_inline]] inline __m512i load_last_codes(const std::int8_t* codes) {
+  __m256i lanes;
+  asm("vmovdqu %1, %0" : "=v"(lanes) : "m"(*reinterpret_cast<const __m256i_u*>(codes)));
+  return _mm512_zextsi256_si512(lanes);
+}
+
+// 64 codes of the one side: VNNI multiplies unsigned by signed bytes, so their signs go over to the
+// other side.
+struct Mine {
+  __m512i magnitude;
+  __mmask64 negative;
+
+  explicit Mine(__m512i codes)
+      : magnitude(_mm512_abs_epi8(codes)), negative(_mm512_movepi8_mask(codes)) {}
+
+  [[gnu::always_inline]] [[nodiscard]] __m512i add_products(__m512i sum, __m512i other) const {
+    const __m512i signed_other =
+        _mm512_mask_sub_epi8(other, negative, _mm512_setzero_si512(), other);
+    return _mm512_dpbusd_epi32(sum, magnitude, signed_other);
+  }
+};
+
+__m256i add_halves(__m512i lanes) {
+  return _mm256_add_epi32(_mm512_maskz_extracti64x4_epi64(0xff, lanes, 0),
+                          _mm512_maskz_extracti64x4_epi64(0xff, lanes, 1));
 }
 
 std::int32_t sum_code_lanes(__m512i lanes) {
-  const __m256i low = _mm512_maskz_extracti64x4_epi64(0xff, lanes, 0);
-  const __m256i high = _mm512_maskz_extracti64x4_epi64(0xff, lanes, 1);
-  const __m256i eight = _mm256_add_epi32(low, high);
+  const __m256i eight = add_halves(lanes);
   const __m128i four =
       _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
   const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0b01001110));
   return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0b10110001)));
 }
 
+constexpr std::size_t kCodeLanes = 64;
+
 std::int32_t dot_codes(const std::int8_t* a, const std::int8_t* b, std::size_t padded_dim) {
-  __m512i even = _mm512_setzero_si512();
-  __m512i odd = _mm512_setzero_si512();
+  __m512i sum = _mm512_setzero_si512();
   std::size_t d = 0;
-  for (; d + 2 * kPadCodes <= padded_dim; d += 2 * kPadCodes) {
-    even = add_code_products(even, load_codes(a + d), load_codes(b + d));
-    odd = add_code_products(odd, load_codes(a + d + kPadCodes), load_codes(b + d + kPadCodes));
+  for (; d + kCodeLanes <= padded_dim; d += kCodeLanes) {
+    sum = Mine(load_codes(a + d)).add_products(sum, load_codes(b + d));
   }
-  if (d < padded_dim) even = add_code_products(even, load_codes(a + d), load_codes(b + d));
-  return sum_code_lanes(_mm512_add_epi32(even, odd));
+  if (d < padded_dim) {
+    sum = Mine(load_last_codes(a + d)).add_products(sum, load_last_codes(b + d));
+  }
+  return sum_code_lanes(sum);
 }
 
 void dot_codes_many(const std::int8_t* query, const void* const* codes, std::size_t n,
                     std::size_t padded_dim, std::int32_t* out) {
   std::size_t i = 0;
   for (; i + kCodesTogether <= n; i += kCodesTogether) {
+    const auto* const first = static_cast<const std::int8_t*>(codes[i + 0]);
+    const auto* const second = static_cast<const std::int8_t*>(codes[i + 1]);
+    const auto* const third = static_cast<const std::int8_t*>(codes[i + 2]);
+    const auto* const fourth = static_cast<const std::int8_t*>(codes[i + 3]);
     __m512i w = _mm512_setzero_si512();
     __m512i x = _mm512_setzero_si512();
     __m512i y = _mm512_setzero_si512();
     __m512i z = _mm512_setzero_si512();
-    for (std::size_t d = 0; d < padded_dim; d += kPadCodes) {
-      const __m512i mine = load_codes(query + d);
-      w = add_code_products(w, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 0]) + d));
-      x = add_code_products(x, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 1]) + d));
-      y = add_code_products(y, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 2]) + d));
-      z = add_code_products(z, mine, load_codes(static_cast<const std::int8_t*>(codes[i + 3]) + d));
+    std::size_t d = 0;
+    for (; d + kCodeLanes <= padded_dim; d += kCodeLanes) {
+      const Mine mine(load_codes(query + d));
+      w = mine.add_products(w, load_codes(first + d));
+      x = mine.add_products(x, load_codes(second + d));
+      y = mine.add_products(y, load_codes(third + d));
+      z = mine.add_products(z, load_codes(fourth + d));
     }
-    out[i + 0] = sum_code_lanes(w);
-    out[i + 1] = sum_code_lanes(x);
-    out[i + 2] = sum_code_lanes(y);
-    out[i + 3] = sum_code_lanes(z);
+    if (d < padded_dim) {
+      const Mine mine(load_last_codes(query + d));
+      w = mine.add_products(w, load_last_codes(first + d));
+      x = mine.add_products(x, load_last_codes(second + d));
+      y = mine.add_products(y, load_last_codes(third + d));
+      z = mine.add_products(z, load_last_codes(fourth + d));
+    }
+    // All four sums side by side.
+    const __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(add_halves(w), add_halves(x)),
+                                           _mm256_hadd_epi32(add_halves(y), add_halves(z)));
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(out + i),
+        _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)));
   }
-  for (; i < n; ++i)
+  for (; i < n; ++i) {
     out[i] = dot_codes(query, static_cast<const std::int8_t*>(codes[i]), padded_dim);
+  }
 }
 
 constexpr DistanceKernels kTable{

@@ -244,52 +244,88 @@ void Commit::shrink(const Points& points, Slot target, unsigned level, Worker& w
 }
 
 void Commit::record_changes(Slot target, unsigned level, Worker& worker) {
-  const auto record_missing = [&](const std::vector<Slot>& from, const std::vector<Slot>& in) {
-    for (const Slot other : from) {
+  const auto level_byte = static_cast<std::uint8_t>(level);
+  const std::vector<Slot>& before = worker.before;
+  const std::vector<Slot>& after = worker.after;
+  // Most lists keep their beginning.
+  const std::size_t common = std::min(before.size(), after.size());
+  std::size_t begin = 0;
+  while (begin < common && before[begin] == after[begin]) ++begin;
+  const auto record_missing = [&](const std::vector<Slot>& from, const std::vector<Slot>& in,
+                                  bool came) {
+    for (std::size_t i = begin; i < from.size(); ++i) {
       // Lists are short: looking at all of one without a branch beats sorting both.
       std::uint32_t found = 0;
-      for (const Slot slot : in) found += slot == other ? 1 : 0;
-      if (found != 0) continue;
-      touch(target, other, level, worker);
-      touch(other, target, level, worker);
+      for (std::size_t j = begin; j < in.size(); ++j) found += in[j] == from[i] ? 1 : 0;
+      if (found == 0) worker.changes.push_back({target, from[i], level_byte, came});
     }
   };
-  record_missing(worker.before, worker.after);
-  record_missing(worker.after, worker.before);
+  record_missing(before, after, false);
+  record_missing(after, before, true);
 }
 
-void Commit::touch(Slot owner, Slot other, unsigned level, Worker& worker) {
-  worker.touched[list_key(owner, level) % kShares].push_back(
-      {owner, other, static_cast<std::uint8_t>(level)});
-}
-
-// A pair whose links changed both ways is looked at twice, which changes nothing: an in-list is the
-// same in whatever order it was put right.
+// In two steps, as what becomes of the in-lists depends on links both ways: all lists must be
+// written before the first step, and an in-list is changed by one thread in the second.
 void Commit::update_in_lists(Team& team) {
+  team.run(workers_.size(), 1,
+           [&](std::size_t worker, unsigned) { find_in_changes(workers_[worker]); });
   team.run(kShares, 1, [&](std::size_t share, unsigned) {
     for (Worker& worker : workers_) {
-      std::vector<Touched>& touched = worker.touched[share];
-      for (std::size_t i = 0; i < touched.size(); ++i) {
-        if (i + kAhead < touched.size()) {
-          prefetch_list(touched[i + kAhead].owner, touched[i + kAhead].level);
-          prefetch_list(touched[i + kAhead].other, touched[i + kAhead].level);
-        }
-        update_in_list(touched[i]);
-      }
-      touched.clear();
+      apply(worker.in_changes[share]);
+      worker.in_changes[share].clear();
     }
   });
 }
 
-// `other` stands in the in-list of `owner` exactly if it links there and is not linked back.
-void Commit::update_in_list(const Touched& one) {
-  LinkTable& table = graph_.table(one.level);
-  const std::size_t owner = graph_.list_of(one.owner, one.level);
-  const std::size_t other = graph_.list_of(one.other, one.level);
-  if (table.contains(other, one.owner) && !table.contains(owner, one.other)) {
-    table.in.insert(owner, one.other);
-  } else {
-    table.in.erase(owner, one.other);
+// v belongs in the in-list of u exactly if v links to u and u not to v. For a link u -> v that came
+// or went these lists can be wrong: v's, about u, unless v -> u is there; and u's, about v, if v
+// -> u is there or went at the same time. If both came or went, each has its turn, and no matter
+// in which order, they ask for the same.
+void Commit::find_in_changes(Worker& worker) const {
+  constexpr std::size_t kListsAhead = 8;
+  const std::vector<Change>& changes = worker.changes;
+  const auto in_change = [&](Slot owner, Slot slot, std::uint8_t level, bool comes) {
+    const std::uint64_t key = list_key(owner, level);
+    worker.in_changes[key % kShares].push_back(
+        {static_cast<std::uint32_t>(key), slot, level, comes});
+  };
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    if (i + kListsAhead < changes.size()) {
+      prefetch_list(changes[i + kListsAhead].to, changes[i + kListsAhead].level);
+    }
+    const auto [from, to, level, came] = changes[i];
+    const bool back = graph_.table(level).contains(graph_.list_of(to, level), from);
+    if (came) {
+      in_change(from, to, level, false);
+      if (!back) in_change(to, from, level, true);
+    } else if (back) {
+      in_change(from, to, level, true);
+    } else {
+      in_change(to, from, level, false);
+    }
+  }
+  worker.changes.clear();
+}
+
+void Commit::apply(const std::vector<InChange>& in_changes) {
+  constexpr std::size_t kHeadsAhead = 12;
+  constexpr std::size_t kSlotsAhead = 6;
+  for (std::size_t i = 0; i < in_changes.size(); ++i) {
+    if (i + kHeadsAhead < in_changes.size()) {
+      const InChange& later = in_changes[i + kHeadsAhead];
+      graph_.table(later.level).in.prefetch_head(later.list);
+    }
+    if (i + kSlotsAhead < in_changes.size()) {
+      const InChange& later = in_changes[i + kSlotsAhead];
+      graph_.table(later.level).in.prefetch_slots(later.list);
+    }
+    const InChange& one = in_changes[i];
+    InLists& in = graph_.table(one.level).in;
+    if (one.comes) {
+      in.insert(one.list, one.slot);
+    } else {
+      in.erase(one.list, one.slot);
+    }
   }
 }
 

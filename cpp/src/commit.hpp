@@ -42,17 +42,25 @@ class Commit {
     std::uint64_t order;
     std::uint32_t at;
   };
-  // A link between the two came or went: whether `other` belongs in the in-list of `owner` may have
-  // changed.
-  struct Touched {
-    Slot owner;
-    Slot other;
+  // A link that came or went.
+  struct Change {
+    Slot from;
+    Slot to;
     std::uint8_t level;
+    bool came;
+  };
+  // What that does to an in-list.
+  struct InChange {
+    std::uint32_t list;
+    Slot slot;
+    std::uint8_t level;
+    bool comes;
   };
   // In-lists are shared out by share: all that touches one of them falls into the same.
   static constexpr std::size_t kShares = 64;
   struct Worker {
-    std::array<std::vector<Touched>, kShares> touched;
+    std::vector<Change> changes;
+    std::array<std::vector<InChange>, kShares> in_changes;
     std::vector<Slot> starved;
     std::vector<Slot> before;
     std::vector<Neighbor> members;
@@ -72,9 +80,9 @@ class Commit {
   template <typename Points>
   void shrink(const Points& points, Slot target, unsigned level, Worker& worker, Scratch& scratch);
   void record_changes(Slot target, unsigned level, Worker& worker);
-  void touch(Slot owner, Slot other, unsigned level, Worker& worker);
   void update_in_lists(Team& team);
-  void update_in_list(const Touched& one);
+  void find_in_changes(Worker& worker) const;
+  void apply(const std::vector<InChange>& in_changes);
   void prefetch_list(Slot slot, unsigned level) const noexcept;
 
   Graph& graph_;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "planes.hpp"
+#include "simd/prefetch.hpp"
 
 namespace upvec {
 
@@ -33,6 +34,11 @@ class InLists {
   void insert(std::size_t list, Slot slot);  // no effect if present
   void erase(std::size_t list, Slot slot);   // no effect if absent
   void clear(std::size_t list);
+  // Sends for what the other functions will look at; the head first, the slots when it is there.
+  void prefetch_head(std::size_t list) const noexcept { simd::prefetch(&heads_[list]); }
+  void prefetch_slots(std::size_t list) const noexcept {
+    simd::prefetch_lines(data(heads_[list].block), 2 * simd::kCacheLineBytes);
+  }
   [[nodiscard]] std::size_t allocated_bytes() const noexcept;
 
  private:

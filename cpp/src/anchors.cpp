@@ -50,7 +50,7 @@ void Anchors::detach(std::span<const Item> items, std::vector<Loose>& loose) {
       for (const Slot other : item.levels[0].old_links) {
         if (graph_.info[other].anchor != item.slot) continue;
         cut(other);
-        if ((graph_.info[other].flags & kInFlight) == 0) loose.push_back({other, nullptr});
+        if ((graph_.flags[other] & kInFlight) == 0) loose.push_back({other, nullptr});
       }
       cut(item.slot);
       if (item.slot == root_) root_ = kNoSlot;
@@ -107,7 +107,7 @@ void Anchors::neighbors_of(const Loose& loose, Counters& counters) {
   near_.clear();
   for (const Slot other : links) {
     // Links to slots that are being moved or removed will be gone.
-    if ((graph_.info[other].flags & (kInFlight | kLeaving)) != 0) continue;
+    if ((graph_.flags[other] & (kInFlight | kLeaving)) != 0) continue;
     ++counters.distances;
     near_.push_back({distance(loose.slot, other), other});
   }
@@ -136,8 +136,7 @@ void Anchors::attach_anywhere(const Loose& loose, Counters& counters,
     const std::size_t n = graph_.base.read(near.slot, links.data());
     for (std::size_t i = 0; i < n; ++i) {
       const Slot other = links[i];
-      if (other == loose.slot || (graph_.info[other].flags & kLeaving) != 0 || !accepts(other))
-        continue;
+      if (other == loose.slot || (graph_.flags[other] & kLeaving) != 0 || !accepts(other)) continue;
       ++counters.distances;
       const Neighbor candidate{distance(loose.slot, other), other};
       if (best.slot == kNoSlot || candidate < best) best = candidate;

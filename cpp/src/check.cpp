@@ -37,7 +37,7 @@ class Checker {
   }
 
  private:
-  [[nodiscard]] bool live(Slot slot) const { return (graph_.info[slot].flags & kLive) != 0; }
+  [[nodiscard]] bool live(Slot slot) const { return (graph_.flags[slot] & kLive) != 0; }
 
   std::vector<Slot> links(Slot slot, unsigned level) const {
     std::vector<Slot> slots(graph_.table(level).cap());

@@ -79,24 +79,25 @@ void Commit::gather(std::span<const Item> items, std::span<const ForcedLink> for
       const auto level = static_cast<std::uint8_t>(l);
       const LevelPlan& plan = item.levels[l];
       asked_.push_back(
-          {list_key(item.slot, level), item.slot, kNoSlot, 0.0F, i, level, Want::kOwn});
+          {list_key(item.slot, level), item.slot, kNoSlot, 0.0F, i, 0, level, Want::kOwn});
       for (const Neighbor& link : plan.links) {
-        asked_.push_back({list_key(link.slot, level), link.slot, item.slot, link.distance, i, level,
-                          Want::kReverse});
+        asked_.push_back({list_key(link.slot, level), link.slot, item.slot, link.distance, i, 0,
+                          level, Want::kReverse});
       }
-      for (std::size_t in = 0; in < plan.old_in.size(); ++in) {
+      for (std::uint32_t in = 0; in < plan.old_in.size(); ++in) {
         const Slot target = plan.old_in[in];
         // Items of this sub-batch that leave their place get new lists anyway.
-        if ((graph_.info[target].flags & kInFlight) != 0) continue;
+        if ((graph_.flags[target] & kInFlight) != 0) continue;
         const bool stays = item.task == Task::kMove && plan.stays_near[in] != 0;
         if (stays && !graph_.is_pending(target)) continue;
         asked_.push_back(
-            {list_key(target, level), target, item.slot, kUnknown, i, level, Want::kLost});
+            {list_key(target, level), target, item.slot, kUnknown, i, in, level, Want::kLost});
       }
     }
   }
   for (const ForcedLink& link : forced) {
-    asked_.push_back({list_key(link.from, 0), link.from, link.to, kUnknown, 0, 0, Want::kForced});
+    asked_.push_back(
+        {list_key(link.from, 0), link.from, link.to, kUnknown, 0, 0, 0, Want::kForced});
   }
   sort_wishes();
 }
@@ -133,8 +134,7 @@ void Commit::write_list(const Points& points, std::span<const Wish> wishes,
   worker.before.resize(table.read(list, worker.before.data()));
 
   start_members(wishes, items, worker);
-  const bool removed =
-      (graph_.info[target].flags & (kInFlight | kLeaving)) == (kInFlight | kLeaving);
+  const bool removed = (graph_.flags[target] & (kInFlight | kLeaving)) == (kInFlight | kLeaving);
   if (!removed) {
     for (const Wish& wish : wishes) {
       if (wish.want != Want::kForced && wish.want != Want::kReverse) continue;
@@ -142,7 +142,7 @@ void Commit::write_list(const Points& points, std::span<const Wish> wishes,
     }
     for (const Wish& wish : wishes) {
       if (wish.want == Want::kLost && worker.members.size() < bridge_below(table.cap())) {
-        bridge(points, wish, items[wish.item], worker, scratch);
+        bridge(wish, items[wish.item], worker);
       }
     }
     if (worker.members.size() > table.cap()) shrink(points, target, level, worker, scratch);
@@ -184,26 +184,28 @@ void Commit::start_members(std::span<const Wish> wishes, std::span<const Item> i
   }
 }
 
-// The nearest of the old neighbours of the slot that left.
-template <typename Points>
-void Commit::bridge(const Points& points, const Wish& lost, const Item& item, Worker& worker,
-                    Scratch& scratch) {
+// The nearest of the old neighbours of the slot that left, as the plan has measured them.
+void Commit::bridge(const Wish& lost, const Item& item, Worker& worker) {
   if (holds(worker.members, lost.other)) return;
-  scratch.slots.clear();
-  scratch.points.clear();
-  for (const Slot other : item.levels[lost.level].old_links) {
-    if (other == lost.target || holds(worker.members, other)) continue;
-    if ((graph_.info[other].flags & (kLeaving | kInFlight)) != 0) continue;
-    scratch.slots.push_back(other);
-    scratch.points.push_back(points.current(other));
+  const LevelPlan& plan = item.levels[lost.level];
+  const std::size_t width = plan.old_links.size();
+  const float* const distances = plan.bridges.data() + lost.in * width;
+  worker.bridges.clear();
+  for (std::size_t i = 0; i < width; ++i) {
+    const Slot other = plan.old_links[i];
+    if (other == lost.target || (graph_.flags[other] & (kLeaving | kInFlight)) != 0) continue;
+    worker.bridges.push_back({distances[i], other});
   }
-  if (scratch.slots.empty()) return;
-  measure(points, points.linked(lost.target), scratch);
-  Neighbor best{scratch.distances[0], scratch.slots[0]};
-  for (std::size_t i = 1; i < scratch.slots.size(); ++i) {
-    best = std::min(best, Neighbor{scratch.distances[i], scratch.slots[i]});
+  auto& bridges = worker.bridges;
+  while (!bridges.empty()) {
+    const auto best = std::min_element(bridges.begin(), bridges.end());
+    if (!holds(worker.members, best->slot)) {
+      worker.members.push_back({kUnknown, best->slot});
+      return;
+    }
+    *best = bridges.back();
+    bridges.pop_back();
   }
-  worker.members.push_back({kUnknown, best.slot});
 }
 
 template <typename Points>
@@ -211,8 +213,7 @@ void Commit::shrink(const Points& points, Slot target, unsigned level, Worker& w
                     Scratch& scratch) {
   // A slot that a later sub-batch will move keeps, until then, the links that are right for its old
   // place: there, everything counts where it is linked now.
-  const bool leaves_later =
-      graph_.is_pending(target) && (graph_.info[target].flags & kInFlight) == 0;
+  const bool leaves_later = graph_.is_pending(target) && (graph_.flags[target] & kInFlight) == 0;
   const auto point_of = [&](Slot slot) {
     return leaves_later ? points.linked(slot) : points.planned(slot);
   };

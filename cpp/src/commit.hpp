@@ -34,6 +34,7 @@ class Commit {
     Slot other;          // kNoSlot for kOwn
     float distance;      // kReverse: between the planned rows
     std::uint32_t item;  // whose plan asks for it; 0 for kForced
+    std::uint32_t in;    // kLost: where the target stands in the plan's old_in
     std::uint8_t level;
     Want want;
   };
@@ -64,6 +65,7 @@ class Commit {
     std::vector<Slot> starved;
     std::vector<Slot> before;
     std::vector<Neighbor> members;
+    std::vector<Neighbor> bridges;
     std::vector<Slot> after;
   };
 
@@ -74,9 +76,7 @@ class Commit {
   void write_list(const Points& points, std::span<const Wish> wishes, std::span<const Item> items,
                   Worker& worker, Scratch& scratch);
   void start_members(std::span<const Wish> wishes, std::span<const Item> items, Worker& worker);
-  template <typename Points>
-  void bridge(const Points& points, const Wish& lost, const Item& item, Worker& worker,
-              Scratch& scratch);
+  void bridge(const Wish& lost, const Item& item, Worker& worker);
   template <typename Points>
   void shrink(const Points& points, Slot target, unsigned level, Worker& worker, Scratch& scratch);
   void record_changes(Slot target, unsigned level, Worker& worker);

@@ -67,7 +67,7 @@ std::string digest(const Store& store) {
   std::vector<Slot> room(graph.base.cap());
   for (Slot slot = 1; slot < end; ++slot) {
     const SlotInfo& info = graph.info[slot];
-    const bool live = (info.flags & kLive) != 0;
+    const bool live = (graph.flags[slot] & kLive) != 0;
     digest.add(live ? 1 : 0);
     add_key(digest, store, info.key);
     digest.add(info.anchor);

@@ -69,7 +69,7 @@ class Saver {
   }
 
  private:
-  [[nodiscard]] bool live(Slot slot) const { return (graph_.info[slot].flags & kLive) != 0; }
+  [[nodiscard]] bool live(Slot slot) const { return (graph_.flags[slot] & kLive) != 0; }
 
   [[nodiscard]] std::vector<std::byte> header(std::size_t total) const {
     const IndexOptions& options = store_.options;
@@ -129,7 +129,7 @@ class Saver {
     std::vector<std::byte> out;
     out.reserve((end_ - 1) * kSlotBytes);
     for (Slot slot = 1; slot < end_; ++slot) {
-      put(out, static_cast<std::uint8_t>(graph_.info[slot].flags & kStoredFlags));
+      put(out, static_cast<std::uint8_t>(graph_.flags[slot] & kStoredFlags));
       put(out, static_cast<std::uint8_t>(graph_.level_of(slot)));
       put(out, std::uint16_t{0});
       put(out, graph_.info[slot].anchor);
@@ -352,18 +352,19 @@ class Loader {
                     "vector section of the wrong size");
   }
 
-  [[nodiscard]] bool live(Slot slot) const { return (store_->graph.info[slot].flags & kLive) != 0; }
+  [[nodiscard]] bool live(Slot slot) const { return (store_->graph.flags[slot] & kLive) != 0; }
 
   void load_slots() {
     Reader in = section(1);
     std::uint64_t live_slots = 0;
     for (Slot slot = 1; slot < header_.end; ++slot) {
       SlotInfo& info = store_->graph.info[slot];
-      info.flags = in.take<std::uint8_t>();
+      std::uint8_t& flags = store_->graph.flags[slot];
+      flags = in.take<std::uint8_t>();
       const auto top = in.take<std::uint8_t>();
       in.take<std::uint16_t>();
       info.anchor = in.take<Slot>();
-      in.require((info.flags & ~kStoredFlags) == 0, "unknown slot flags");
+      in.require((flags & ~kStoredFlags) == 0, "unknown slot flags");
       in.require(top <= kMaxLevel, "impossible level");
       in.require(info.anchor < header_.end, "impossible anchor");
       store_->set_level(slot, top);
@@ -460,7 +461,7 @@ class Loader {
       store_->free_slots.push_back(slot);
     }
     for (Slot slot = 1; slot < header_.end; ++slot) {
-      const bool flagged = (store_->graph.info[slot].flags & kInFreeList) != 0;
+      const bool flagged = (store_->graph.flags[slot] & kInFreeList) != 0;
       in.require(flagged == (listed[slot] != 0), "the list of free slots contradicts the slots");
       in.require(live(slot) || flagged, "a slot that is neither live nor free");
     }

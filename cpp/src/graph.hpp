@@ -34,6 +34,7 @@ enum SlotFlag : std::uint8_t {
   kInFlight = 2,  // being re-linked by the sub-batch under way
   kLeaving = 4,   // will be removed by the batch under way: no new links to it
   kInFreeList = 8,
+  kPending = 16,  // its planned row is not its linked row
 };
 
 struct SlotInfo {
@@ -42,7 +43,6 @@ struct SlotInfo {
   std::uint32_t reached;  // see Anchors
   float slack;            // see drift.hpp
   std::uint8_t children;  // slots anchored here
-  std::uint8_t flags;
 };
 
 class Graph {
@@ -67,6 +67,7 @@ class Graph {
   Plane<std::uint32_t> pending_of;             // by slot: its place in `pending`, or 0
   Plane<std::atomic<std::uint32_t>> upper_of;  // first list of the slot in `upper`; 0: level 0 only
   Plane<SlotInfo> info;
+  Plane<std::uint8_t> flags;      // by slot: SlotFlags; close together, as plans look at many
   LinkTable base;                 // level 0, one list a slot
   LinkTable upper;                // levels above; the lists of a slot lie side by side
   Plane<std::uint8_t> upper_top;  // per list of `upper`: levels above 0 of the block it belongs to
@@ -94,7 +95,7 @@ class Graph {
   }
 
   // A planner's view ----------------------------------------------------------------------------
-  [[nodiscard]] bool is_pending(Slot slot) const noexcept { return pending_of[slot] != 0; }
+  [[nodiscard]] bool is_pending(Slot slot) const noexcept { return (flags[slot] & kPending) != 0; }
   [[nodiscard]] Row planned_row(Slot slot) const noexcept {
     const std::uint32_t place = pending_of[slot];
     return place != 0 ? pending.row(place) : row_of[slot].load(std::memory_order_relaxed);
@@ -109,6 +110,7 @@ class Graph {
     pending_of.ensure(end);
     upper_of.ensure(end);
     info.ensure(end);
+    flags.ensure(end);
     base.ensure(end);
   }
 };

@@ -52,56 +52,74 @@ void remember_place(const Graph& graph, Slot slot, unsigned level, LevelPlan& pl
 }
 
 // The pool's slots as they will be: without those that leave and those of this sub-batch (which are
-// measured one and all elsewhere), and at their planned rows. No more than can be used.
+// measured one and all elsewhere), and at their planned rows. In order.
 template <typename Points>
 void collect_found(const Points& points, Point query, Scratch& scratch) {
   const Graph& graph = points.graph();
-  std::size_t settled = 0;
+  bool moved = false;
   for (std::size_t i = 0; i < scratch.pool.size(); ++i) {
     Neighbor found = scratch.pool[i];
-    if ((graph.info[found.slot].flags & (kLeaving | kInFlight)) != 0) continue;
-    if (graph.is_pending(found.slot)) {
+    const std::uint8_t flags = graph.flags[found.slot];
+    if ((flags & (kLeaving | kInFlight)) != 0) continue;
+    if ((flags & kPending) != 0) {
       ++scratch.counters.distances;
       found.distance = points.distance(query, points.planned(found.slot));
-    } else {
-      ++settled;
+      moved = true;
     }
     scratch.candidates.push_back(found);
   }
+  if (moved) std::sort(scratch.candidates.begin(), scratch.candidates.end());
 }
 
+// The other rows of the sub-batch, put in among what was found. If that is all that the pool has
+// room for, those beyond it are left out.
 template <typename Points>
-void collect_peers(const Points& points, std::span<const Item> items, std::size_t index,
-                   unsigned level, Point query, Scratch& scratch) {
-  scratch.slots.clear();
+void collect_peers(const Points& points, std::span<const Slot> peers, Slot self, Point query,
+                   bool full, Scratch& scratch) {
+  scratch.slots.assign(peers.begin(), peers.end());
   scratch.points.clear();
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    const Item& peer = items[i];
-    if (i == index || !peer.gets_links() || peer.levels.size() <= level) continue;
-    scratch.slots.push_back(peer.slot);
-    scratch.points.push_back(points.planned(peer.slot));
-  }
+  for (const Slot peer : peers) scratch.points.push_back(points.planned(peer));
   measure(points, query, scratch);
-  // Few are near enough to be among the candidates: the others need not be sorted.
-  const auto& found = scratch.candidates;
-  const bool enough = found.size() >= kPruneCandidates;
-  const Neighbor last = enough ? *std::max_element(found.begin(), found.end()) : Neighbor{};
+  auto& candidates = scratch.candidates;
+  const auto found = static_cast<std::ptrdiff_t>(candidates.size());
+  const bool bounded = full && found > 0;
+  const Neighbor last = bounded ? candidates.back() : Neighbor{};
   for (std::size_t i = 0; i < scratch.slots.size(); ++i) {
     const Neighbor peer{scratch.distances[i], scratch.slots[i]};
-    if (!enough || peer < last) scratch.candidates.push_back(peer);
+    if (peer.slot != self && (!bounded || peer < last)) candidates.push_back(peer);
   }
+  std::sort(candidates.begin() + found, candidates.end());
+  std::inplace_merge(candidates.begin(), candidates.begin() + found, candidates.end());
 }
 
 template <typename Points>
 void choose_links(const Points& points, unsigned level, LevelPlan& plan, Scratch& scratch) {
-  auto& candidates = scratch.candidates;
-  const std::size_t n = std::min(kPruneCandidates, candidates.size());
-  std::sort(candidates.begin(), candidates.end());
+  const std::size_t n = std::min(kPruneCandidates, scratch.candidates.size());
   prune(
-      points, std::span<const Neighbor>(candidates).first(n),
+      points, std::span<const Neighbor>(scratch.candidates).first(n),
       own_links(points.graph().table(level).cap()), [&](Slot slot) { return points.planned(slot); },
       [](Slot) { return false; }, scratch);
   plan.links.assign(scratch.kept.begin(), scratch.kept.end());
+}
+
+// Who loses its link to a slot gets one to the nearest of the slot's neighbours in exchange: how
+// far they are from each other is found here, while all of them are at hand. One row for each of
+// old_in; some are not going to be asked for.
+template <typename Points>
+void measure_bridges(const Points& points, const Item& item, LevelPlan& plan, Scratch& scratch) {
+  const Graph& graph = points.graph();
+  const std::size_t width = plan.old_links.size();
+  plan.bridges.resize(plan.old_in.size() * width);
+  scratch.slots.assign(plan.old_links.begin(), plan.old_links.end());
+  locate(points, scratch);
+  for (std::size_t i = 0; i < plan.old_in.size(); ++i) {
+    const std::uint8_t flags = graph.flags[plan.old_in[i]];
+    const bool stays = item.task == Task::kMove && plan.stays_near[i] != 0;
+    if ((flags & kInFlight) != 0 || (stays && (flags & kPending) == 0)) continue;
+    measure(points, points.current(plan.old_in[i]), scratch);
+    std::copy(scratch.distances.begin(), scratch.distances.end(),
+              plan.bridges.begin() + static_cast<std::ptrdiff_t>(i * width));
+  }
 }
 
 // A move takes a slot away from those that link to it, if their distance grows by more than this.
@@ -168,10 +186,9 @@ bool is_blurred(const Points& points, Point query, const CandidatePool& pool) {
 
 // False, with nothing of use in the plan, if that needs points that see better.
 template <typename Points>
-bool find_links(const Points& points, std::span<Item> items, std::size_t index,
-                std::size_t ef_construction, Scratch& scratch) {
+bool find_links(const Points& points, Item& item, const Peers& peers, std::size_t ef_construction,
+                Scratch& scratch) {
   const Graph& graph = points.graph();
-  Item& item = items[index];
   const auto top = static_cast<unsigned>(item.levels.size() - 1);
   const Point query = points.planned(item.slot);
   const Slot entry = graph.entry.load(std::memory_order_relaxed);
@@ -197,7 +214,8 @@ bool find_links(const Points& points, std::span<Item> items, std::size_t index,
       nearest = scratch.pool[0];
       collect_found(points, query, scratch);
     }
-    collect_peers(points, items, index, level, query, scratch);
+    const bool full = !scratch.candidates.empty() && scratch.pool.is_full();
+    collect_peers(points, peers[level], item.slot, query, full, scratch);
     choose_links(points, level, item.levels[level], scratch);
   }
   item.slack = slack_of(points.metric(), item.levels[0].links, points.blur(query));
@@ -206,22 +224,31 @@ bool find_links(const Points& points, std::span<Item> items, std::size_t index,
 
 }  // namespace
 
-void plan_item(const Graph& graph, std::span<Item> items, std::size_t index,
-               std::size_t ef_construction, Scratch& scratch) {
-  Item& item = items[index];
-  if (item.leaves_place()) {
-    for (unsigned level = 0; level < item.levels.size(); ++level) {
-      remember_place(graph, item.slot, level, item.levels[level]);
+void Peers::gather(std::span<const Item> items) {
+  for (std::vector<Slot>& slots : by_level_) slots.clear();
+  for (const Item& item : items) {
+    if (!item.gets_links()) continue;
+    for (std::size_t level = 0; level < item.levels.size(); ++level) {
+      by_level_[level].push_back(item.slot);
     }
   }
-  if (!item.gets_links()) return;
-  ++scratch.counters.queries;
+}
+
+void plan_item(const Graph& graph, Item& item, const Peers& peers, std::size_t ef_construction,
+               Scratch& scratch) {
   with_points(graph, [&](const auto& points) {
-    if (item.task == Task::kMove) {
-      for (LevelPlan& plan : item.levels) measure_move(points, item, plan, scratch);
+    if (item.leaves_place()) {
+      for (unsigned level = 0; level < item.levels.size(); ++level) {
+        LevelPlan& plan = item.levels[level];
+        remember_place(graph, item.slot, level, plan);
+        if (item.task == Task::kMove) measure_move(points, item, plan, scratch);
+        measure_bridges(points, item, plan, scratch);
+      }
     }
-    if (!find_links(points, items, index, ef_construction, scratch)) {
-      find_links(ExactPoints(graph), items, index, ef_construction, scratch);
+    if (!item.gets_links()) return;
+    ++scratch.counters.queries;
+    if (!find_links(points, item, peers, ef_construction, scratch)) {
+      find_links(ExactPoints(graph), item, peers, ef_construction, scratch);
     }
   });
 }

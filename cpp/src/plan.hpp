@@ -8,6 +8,7 @@
 // threads.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -29,6 +30,7 @@ struct LevelPlan {
   std::vector<Slot> old_links;           // kMove, kRemove: before the sub-batch
   std::vector<Slot> old_in;              // kMove, kRemove: every slot that links here
   std::vector<std::uint8_t> stays_near;  // kMove: 1 for each of old_in that may keep its link
+  std::vector<float> bridges;            // from each of old_in to each of old_links
 };
 
 struct Item {
@@ -43,7 +45,17 @@ struct Item {
   }
 };
 
-void plan_item(const Graph& graph, std::span<Item> items, std::size_t index,
-               std::size_t ef_construction, Scratch& scratch);
+// The slots of a sub-batch that get links, by level.
+class Peers {
+ public:
+  void gather(std::span<const Item> items);
+  [[nodiscard]] std::span<const Slot> operator[](unsigned level) const { return by_level_[level]; }
+
+ private:
+  std::array<std::vector<Slot>, kMaxLevel + 1> by_level_;
+};
+
+void plan_item(const Graph& graph, Item& item, const Peers& peers, std::size_t ef_construction,
+               Scratch& scratch);
 
 }  // namespace upvec

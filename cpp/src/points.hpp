@@ -19,7 +19,7 @@ class PointsBase {
 
   [[nodiscard]] Point linked(Slot slot) const noexcept {
     const Own& own = static_cast<const Own&>(*this);
-    return (graph_.info[slot].flags & kInFlight) != 0 ? own.planned(slot) : own.current(slot);
+    return (graph_.flags[slot] & kInFlight) != 0 ? own.planned(slot) : own.current(slot);
   }
   [[nodiscard]] const Graph& graph() const noexcept { return graph_; }
   [[nodiscard]] Metric metric() const noexcept { return graph_.space.metric(); }

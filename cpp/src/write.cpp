@@ -115,7 +115,7 @@ class Writer {
       std::vector<Slot> starved = run(std::span<const Change>(changes).subspan(begin, n));
       // Slots that wait for a later sub-batch of this batch get new links, or none, there.
       std::erase_if(starved, [&](Slot slot) {
-        return (graph_.info[slot].flags & kLeaving) != 0 || graph_.is_pending(slot);
+        return (graph_.flags[slot] & kLeaving) != 0 || graph_.is_pending(slot);
       });
       if (starved.empty()) continue;
       std::vector<Change> again;
@@ -154,6 +154,7 @@ class Writer {
     const std::uint32_t place = graph_.pending.add(row);
     if (graph_.has_codes) graph_.code_space.encode(vector, graph_.pending.code(place));
     graph_.pending_of[slot] = place;
+    graph_.flags[slot] |= kPending;
   }
 
   void show_pending(Slot slot) {
@@ -163,6 +164,7 @@ class Writer {
     }
     graph_.row_of[slot].store(graph_.pending.row(place), std::memory_order_release);
     place = 0;
+    graph_.flags[slot] &= static_cast<std::uint8_t>(~kPending);
   }
 
   // One sub-batch: plan, anchor, commit, flip. Returns the slots left with too few links.
@@ -179,11 +181,12 @@ class Writer {
         plan.old_links.clear();
         plan.old_in.clear();
       }
-      graph_.info[item.slot].flags |= kInFlight;
+      graph_.flags[item.slot] |= kInFlight;
     }
+    peers_.gather(items);
     count(&WritePhases::settle_ns);
     team_.run(items.size(), 4, [&](std::size_t i, unsigned worker) {
-      plan_item(graph_, items, i, store_.options.ef_construction, *scratches_[worker]);
+      plan_item(graph_, items[i], peers_, store_.options.ef_construction, *scratches_[worker]);
     });
     count(&WritePhases::plan_ns);
     const std::vector<ForcedLink> forced = store_.anchors.reattach(items, scratches_[0]->counters);
@@ -200,10 +203,10 @@ class Writer {
   }
 
   void settle(const Item& item) {
-    SlotInfo& info = graph_.info[item.slot];
-    info.flags &= static_cast<std::uint8_t>(~kInFlight);
+    std::uint8_t& flags = graph_.flags[item.slot];
+    flags &= static_cast<std::uint8_t>(~kInFlight);
     const std::size_t level = item.levels.size() - 1;
-    if (item.gets_links()) info.slack = item.slack;
+    if (item.gets_links()) graph_.info[item.slot].slack = item.slack;
     if (item.leaves_place()) {
       // First, so that a reader who meets the new row finds the slot there.
       store_.changes.add(seq_, item.slot);
@@ -212,9 +215,9 @@ class Writer {
     if (item.task == Task::kInsert && level > 0) store_.by_level[level].insert(item.slot);
     if (item.task != Task::kRemove) return;
     if (level > 0) store_.by_level[level].erase(item.slot);
-    info.flags &= static_cast<std::uint8_t>(~(kLive | kLeaving));
-    if ((info.flags & kInFreeList) == 0) {
-      info.flags |= kInFreeList;
+    flags &= static_cast<std::uint8_t>(~(kLive | kLeaving));
+    if ((flags & kInFreeList) == 0) {
+      flags |= kInFreeList;
       store_.free_slots.push_back(item.slot);
     }
   }
@@ -227,6 +230,7 @@ class Writer {
   std::vector<ScratchPool::Loan> loans_;
   std::vector<Scratch*> scratches_;
   std::vector<Item> items_;
+  Peers peers_;
   std::vector<std::byte> code_;
 };
 
@@ -273,13 +277,13 @@ class SlotSource {
   }
 
   // The slot that a removed key left, if nobody took it since.
-  void revive(Slot slot) { store_.graph.info[slot].flags |= kLive; }
+  void revive(Slot slot) { store_.graph.flags[slot] |= kLive; }
 
   Slot take(const KeySpan& keys, std::size_t i, std::uint64_t seq) {
     const Slot slot = next_free(seq);
     SlotInfo& info = store_.graph.info[slot];
     info.key = static_cast<std::uint64_t>(store_.keys.assign(keys, i, slot));
-    info.flags |= kLive;
+    store_.graph.flags[slot] |= kLive;
     // Decorrelated from the place in the key index, which uses the top bits of the same hash.
     store_.set_level(slot, store_.draw_level(store_.keys.hash(keys, i) * 0x9e3779b97f4a7c15ULL));
     return slot;
@@ -290,9 +294,10 @@ class SlotSource {
     while (!store_.free_slots.empty()) {
       const Slot slot = store_.free_slots.front();
       store_.free_slots.pop_front();
-      SlotInfo& info = store_.graph.info[slot];
-      info.flags &= static_cast<std::uint8_t>(~kInFreeList);
-      if ((info.flags & kLive) != 0) continue;  // revived
+      std::uint8_t& flags = store_.graph.flags[slot];
+      flags &= static_cast<std::uint8_t>(~kInFreeList);
+      if ((flags & kLive) != 0) continue;  // revived
+      const SlotInfo& info = store_.graph.info[slot];
       store_.keys_erased_at.store(seq, std::memory_order_seq_cst);
       store_.keys.erase(StoredKey{info.key});
       store_.retired.key(seq, slot, info.key);
@@ -350,7 +355,7 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
   const std::size_t vector_bytes = store.graph.space.vector_bytes();
   for (const std::uint64_t i : positions) {
     const bool known = found[i] != kNoValue;
-    const bool live = known && (store.graph.info[found[i]].flags & kLive) != 0;
+    const bool live = known && (store.graph.flags[found[i]] & kLive) != 0;
     if (!live) {
       if (options.mode == Mode::kUpdateOnly) continue;
       outcomes[i] = Outcome::kInserted;
@@ -407,7 +412,7 @@ std::vector<std::uint8_t> remove(Store& store, const KeySpan& keys, const WriteO
   std::vector<Change> changes;
   for (std::size_t i = 0; i < keys.size(); ++i) {
     if (found[i] == kNoValue) continue;
-    if ((store.graph.info[found[i]].flags & kLive) == 0) continue;
+    if ((store.graph.flags[found[i]] & kLive) == 0) continue;
     removed[i] = 1;
     changes.push_back({i, found[i], Task::kRemove});
   }
@@ -417,7 +422,7 @@ std::vector<std::uint8_t> remove(Store& store, const KeySpan& keys, const WriteO
   Writer writer(store, options, changes.size());
   CommitGuard guard(store);
   std::erase_if(changes, [&](const Change& change) {
-    std::uint8_t& flags = store.graph.info[change.slot].flags;
+    std::uint8_t& flags = store.graph.flags[change.slot];
     const bool again = (flags & kLeaving) != 0;
     flags |= kLeaving;
     if (again) removed[change.position] = 0;

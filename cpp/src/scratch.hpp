@@ -209,6 +209,7 @@ struct Scratch {
   Counters counters;
   std::vector<Slot> slots;
   std::vector<Slot> next_slots;
+  std::vector<Point> next_points;
   std::vector<Point> points;
   std::vector<float> distances;
   std::vector<Neighbor> candidates;

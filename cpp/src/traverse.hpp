@@ -58,21 +58,41 @@ void measure(const Points& points, Point query, Scratch& scratch) {
 // Points of more lines than this are not fetched for a list that may not be read next.
 inline constexpr std::size_t kSpeculativeLines = 8;
 
-// Sends for the points that the slot's list will bring, if it is the next to be read. Its list must
-// have been sent for long ago.
+// Finds what the slot's list will bring, if it is the next to be read, and sends for the points.
+// Its list must have been sent for long ago. Returns the slot if scratch.next_slots and next_points
+// hold all that is new there.
 template <typename Points>
-void fetch_ahead(const Points& points, const LinkTable& table, Slot slot, Scratch& scratch) {
+Slot look_ahead(const Points& points, const LinkTable& table, Slot slot, Scratch& scratch) {
   const std::size_t bytes = points.point_bytes();
   const LinkWord* const words = table.words(slot);
   if (bytes > kSpeculativeLines * simd::kCacheLineBytes) {
     simd::prefetch_lines(words, table.cap() * sizeof(LinkWord));
-    return;
+    return kNoSlot;
   }
   scratch.next_slots.resize(table.cap());
   const std::size_t n = scratch.visited.unmet(words, table.cap(), scratch.next_slots.data());
+  scratch.next_slots.resize(n);
+  scratch.next_points.resize(n);
   for (std::size_t i = 0; i < n; ++i) {
-    simd::prefetch_lines(points.current(scratch.next_slots[i]), bytes);
+    scratch.next_points[i] = points.current(scratch.next_slots[i]);
+    simd::prefetch_lines(scratch.next_points[i], bytes);
   }
+  return slot;
+}
+
+// Makes what was found ahead the present list.
+inline void take_ahead(Scratch& scratch) {
+  scratch.slots.swap(scratch.next_slots);
+  scratch.points.swap(scratch.next_points);
+  // A list that a writer was at may have shown one slot twice.
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < scratch.slots.size(); ++i) {
+    scratch.slots[n] = scratch.slots[i];
+    scratch.points[n] = scratch.points[i];
+    n += scratch.visited.insert(scratch.slots[n]);
+  }
+  scratch.slots.resize(n);
+  scratch.points.resize(n);
 }
 
 // Walks from `start` down to just above `bottom`, always to the nearest neighbour.
@@ -114,15 +134,21 @@ void beam_search(const Points& points, Point query, unsigned level, Scratch& scr
   const LinkTable& table = graph.table(level);
   const std::size_t cap = table.cap();
   CandidatePool& pool = scratch.pool;
+  Slot ahead = kNoSlot;
   for (Slot slot = pool.pop(); slot != kNoSlot; slot = pool.pop()) {
     if (level > 0 && graph.level_of(slot) < level) continue;
-    const LinkWord* const words = table.words(graph.list_of(slot, level));
-    scratch.slots.resize(cap);
-    scratch.slots.resize(scratch.visited.insert_list(words, cap, scratch.slots.data()));
-    locate(points, scratch);
+    if (slot == ahead) {
+      take_ahead(scratch);
+    } else {
+      const LinkWord* const words = table.words(graph.list_of(slot, level));
+      scratch.slots.resize(cap);
+      scratch.slots.resize(scratch.visited.insert_list(words, cap, scratch.slots.data()));
+      locate(points, scratch);
+    }
+    ahead = kNoSlot;
     if (const Slot next = pool.peek(); next != kNoSlot && level == 0) {
       // The list that will be read next, unless something nearer turns up in this one.
-      fetch_ahead(points, table, next, scratch);
+      ahead = look_ahead(points, table, next, scratch);
     }
     ++scratch.counters.hops;
     measure(points, query, scratch);

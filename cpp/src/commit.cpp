@@ -190,21 +190,19 @@ void Commit::bridge(const Wish& lost, const Item& item, Worker& worker) {
   const LevelPlan& plan = item.levels[lost.level];
   const std::size_t width = plan.old_links.size();
   const float* const distances = plan.bridges.data() + lost.in * width;
-  worker.bridges.clear();
-  for (std::size_t i = 0; i < width; ++i) {
-    const Slot other = plan.old_links[i];
-    if (other == lost.target || (graph_.flags[other] & (kLeaving | kInFlight)) != 0) continue;
-    worker.bridges.push_back({distances[i], other});
-  }
-  auto& bridges = worker.bridges;
-  while (!bridges.empty()) {
-    const auto best = std::min_element(bridges.begin(), bridges.end());
-    if (!holds(worker.members, best->slot)) {
-      worker.members.push_back({kUnknown, best->slot});
-      return;
+  // Whoever is nearest is mostly linked already: so each is looked at only when its turn comes.
+  worker.bridges.assign(distances, distances + width);
+  for (std::size_t tries = 0; tries < width; ++tries) {
+    std::size_t best = 0;
+    for (std::size_t i = 1; i < width; ++i) {
+      if (worker.bridges[i] < worker.bridges[best]) best = i;
     }
-    *best = bridges.back();
-    bridges.pop_back();
+    const Slot other = plan.old_links[best];
+    worker.bridges[best] = std::numeric_limits<float>::infinity();
+    if (other == lost.target || (graph_.flags[other] & (kLeaving | kInFlight)) != 0) continue;
+    if (holds(worker.members, other)) continue;
+    worker.members.push_back({kUnknown, other});
+    return;
   }
 }
 

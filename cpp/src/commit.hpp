@@ -65,7 +65,7 @@ class Commit {
     std::vector<Slot> starved;
     std::vector<Slot> before;
     std::vector<Neighbor> members;
-    std::vector<Neighbor> bridges;
+    std::vector<float> bridges;
     std::vector<Slot> after;
   };
 

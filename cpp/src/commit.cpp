@@ -15,8 +15,6 @@ namespace {
 // How many groups ahead lists and points are fetched.
 constexpr std::size_t kAhead = 3;
 
-constexpr float kUnknown = std::numeric_limits<float>::quiet_NaN();
-
 // A list that overflows is pruned to this share of its cap, so that the next few links to it cost
 // nothing. Chosen with the table in plan.cpp; over two full turnovers of 12,000 rows .78 loses .36
 // points of recall@10 to a fresh build at ef 32, .70 loses .23 to a fresh build that is itself .13
@@ -31,11 +29,6 @@ std::size_t bridge_below(std::size_t cap) { return cap; }
 // Below this the slot is planned anew. An absolute floor: a relative one lets degrees decay.
 std::size_t degree_floor(std::size_t cap) { return cap / 4; }
 
-bool holds(const std::vector<Neighbor>& members, Slot slot) {
-  return std::any_of(members.begin(), members.end(),
-                     [slot](const Neighbor& member) { return member.slot == slot; });
-}
-
 }  // namespace
 
 std::uint64_t Commit::list_key(Slot slot, unsigned level) const noexcept {
@@ -43,27 +36,57 @@ std::uint64_t Commit::list_key(Slot slot, unsigned level) const noexcept {
   return table << 32 | graph_.list_of(slot, level);
 }
 
+void Commit::ask(const Item& item, std::size_t index, unsigned worker_index) {
+  Worker& worker = workers_[worker_index];
+  Wish wish{};
+  wish.item = static_cast<std::uint16_t>(index);
+  for (unsigned level = 0; level < item.levels.size(); ++level) {
+    const LevelPlan& plan = item.levels[level];
+    wish.want = Want::kOwn;
+    wish.other = kNoSlot;
+    wish.rank = 0;
+    ask(worker, item.slot, level, wish);
+    wish.want = Want::kReverse;
+    wish.other = item.slot;
+    for (const Neighbor& link : plan.links) ask(worker, link.slot, level, wish);
+    wish.want = Want::kLost;
+    for (std::uint32_t in = 0; in < plan.old_in.size(); ++in) {
+      const Slot target = plan.old_in[in];
+      // Items of this sub-batch that leave their place get new lists anyway.
+      if ((graph_.flags[target] & kInFlight) != 0) continue;
+      const bool stays = item.task == Task::kMove && plan.stays_near[in] != 0;
+      if (stays && !graph_.is_pending(target)) continue;
+      wish.rank = in;
+      ask(worker, target, level, wish);
+    }
+  }
+}
+
+void Commit::ask(Worker& worker, Slot target, unsigned level, const Wish& wish) const {
+  const std::uint64_t list = list_key(target, level);
+  Wish& one = worker.asked[list % kShares].emplace_back(wish);
+  one.list = list;
+  one.target = target;
+  one.level = static_cast<std::uint8_t>(level);
+}
+
 std::vector<Slot> Commit::run(std::span<const Item> items, std::span<const ForcedLink> forced,
                               Team& team, std::span<Scratch* const> scratches) {
-  gather(items, forced);
-  workers_.resize(team.size());
-  const std::size_t groups = group_starts_.size() - 1;
-  team.run(groups, 16, [&](std::size_t group, unsigned worker) {
-    const std::span<const Wish> wishes(wishes_.data() + group_starts_[group],
-                                       group_starts_[group + 1] - group_starts_[group]);
-    with_points(graph_, [&](const auto& points) {
-      if (group + kAhead < groups) {
-        const Wish& later = wishes_[group_starts_[group + kAhead]];
-        prefetch_list(later.target, later.level);
-        simd::prefetch_lines(points.current(later.target), points.point_bytes());
-      }
-      write_list(points, wishes, items, workers_[worker], *scratches[worker]);
-    });
+  for (std::uint32_t i = 0; i < forced.size(); ++i) {
+    Wish wish{};
+    wish.want = Want::kForced;
+    wish.other = forced[i].to;
+    wish.rank = i;
+    ask(workers_[0], forced[i].from, 0, wish);
+  }
+  team.run(kShares, 1, [&](std::size_t share, unsigned worker) {
+    write_share(share, items, workers_[worker], *scratches[worker]);
   });
   update_in_lists(team);
 
   std::vector<Slot> starved;
   for (Worker& worker : workers_) {
+    for (std::vector<Wish>& asked : worker.asked) asked.clear();
     starved.insert(starved.end(), worker.starved.begin(), worker.starved.end());
     worker.starved.clear();
   }
@@ -71,56 +94,65 @@ std::vector<Slot> Commit::run(std::span<const Item> items, std::span<const Force
   return starved;
 }
 
-void Commit::gather(std::span<const Item> items, std::span<const ForcedLink> forced) {
-  asked_.clear();
-  for (std::uint32_t i = 0; i < items.size(); ++i) {
-    const Item& item = items[i];
-    for (std::size_t l = 0; l < item.levels.size(); ++l) {
-      const auto level = static_cast<std::uint8_t>(l);
-      const LevelPlan& plan = item.levels[l];
-      asked_.push_back(
-          {list_key(item.slot, level), item.slot, kNoSlot, 0.0F, i, 0, level, Want::kOwn});
-      for (const Neighbor& link : plan.links) {
-        asked_.push_back({list_key(link.slot, level), link.slot, item.slot, link.distance, i, 0,
-                          level, Want::kReverse});
-      }
-      for (std::uint32_t in = 0; in < plan.old_in.size(); ++in) {
-        const Slot target = plan.old_in[in];
-        // Items of this sub-batch that leave their place get new lists anyway.
-        if ((graph_.flags[target] & kInFlight) != 0) continue;
-        const bool stays = item.task == Task::kMove && plan.stays_near[in] != 0;
-        if (stays && !graph_.is_pending(target)) continue;
-        asked_.push_back(
-            {list_key(target, level), target, item.slot, kUnknown, i, in, level, Want::kLost});
-      }
-    }
+// All that is wished for in a share, in the order of the lists.
+void Commit::gather(std::span<Worker> workers, std::size_t share, Worker& into) {
+  into.wishes.clear();
+  for (const Worker& worker : workers) {
+    into.wishes.insert(into.wishes.end(), worker.asked[share].begin(), worker.asked[share].end());
   }
-  for (const ForcedLink& link : forced) {
-    asked_.push_back(
-        {list_key(link.from, 0), link.from, link.to, kUnknown, 0, 0, 0, Want::kForced});
+  std::sort(into.wishes.begin(), into.wishes.end());
+  into.group_starts.clear();
+  for (std::size_t i = 0; i < into.wishes.size(); ++i) {
+    if (i == 0 || into.wishes[i].list != into.wishes[i - 1].list) into.group_starts.push_back(i);
   }
-  sort_wishes();
+  into.group_starts.push_back(into.wishes.size());
 }
 
-void Commit::sort_wishes() {
-  constexpr unsigned kWantBits = 2;
-  places_.clear();
-  for (std::uint32_t i = 0; i < asked_.size(); ++i) {
-    const std::uint64_t want = static_cast<std::uint64_t>(asked_[i].want);
-    places_.push_back({asked_[i].list << kWantBits | want, i});
-  }
-  std::sort(places_.begin(), places_.end(), [](const Place& a, const Place& b) {
-    return a.order < b.order || (a.order == b.order && a.at < b.at);
+void Commit::write_share(std::size_t share, std::span<const Item> items, Worker& worker,
+                         Scratch& scratch) {
+  gather(workers_, share, worker);
+  const std::span<const Wish> all = worker.wishes;
+  const std::vector<std::size_t>& starts = worker.group_starts;
+  with_points(graph_, [&](const auto& points) {
+    for (std::size_t group = 0; group + 1 < starts.size(); ++group) {
+      if (group + kAhead + 1 < starts.size()) {
+        const Wish& later = all[starts[group + kAhead]];
+        prefetch_list(later.target, later.level);
+        simd::prefetch_lines(points.current(later.target), points.point_bytes());
+      }
+      write_list(points, all.subspan(starts[group], starts[group + 1] - starts[group]), items,
+                 worker, scratch);
+    }
   });
-  wishes_.clear();
-  group_starts_.clear();
-  for (const Place& place : places_) {
-    const Wish& wish = asked_[place.at];
-    if (wishes_.empty() || wishes_.back().list != wish.list)
-      group_starts_.push_back(wishes_.size());
-    wishes_.push_back(wish);
+}
+
+// Lists are short: looking at all of one without a branch beats leaving early.
+bool Commit::Worker::links_to(Slot slot) const noexcept {
+  std::uint32_t found = 0;
+  for (const Slot member : members) found += member == slot ? 1 : 0;
+  return found != 0;
+}
+
+void Commit::Worker::add(Slot slot) {
+  if (holes == 0) {
+    members.push_back(slot);
+    return;
   }
-  group_starts_.push_back(wishes_.size());
+  *std::find(members.begin(), members.end(), kNoSlot) = slot;
+  --holes;
+}
+
+void Commit::Worker::close_holes() {
+  for (std::size_t i = 0; holes > 0; ++i) {
+    while (holes > 0 && members.back() == kNoSlot) {
+      members.pop_back();
+      --holes;
+    }
+    if (holes == 0 || members[i] != kNoSlot) continue;
+    members[i] = members.back();
+    members.pop_back();
+    --holes;
+  }
 }
 
 template <typename Points>
@@ -138,58 +170,60 @@ void Commit::write_list(const Points& points, std::span<const Wish> wishes,
   if (!removed) {
     for (const Wish& wish : wishes) {
       if (wish.want != Want::kForced && wish.want != Want::kReverse) continue;
-      if (!holds(worker.members, wish.other)) worker.members.push_back({wish.distance, wish.other});
+      if (!worker.links_to(wish.other)) worker.add(wish.other);
     }
     for (const Wish& wish : wishes) {
-      if (wish.want == Want::kLost && worker.members.size() < bridge_below(table.cap())) {
+      if (wish.want == Want::kLost && worker.degree() < bridge_below(table.cap())) {
         bridge(wish, items[wish.item], worker);
       }
     }
-    if (worker.members.size() > table.cap()) shrink(points, target, level, worker, scratch);
-    if (level == 0 && worker.members.size() < degree_floor(table.cap()) &&
-        worker.members.size() < worker.before.size()) {
+    worker.close_holes();
+    if (worker.degree() > table.cap()) shrink(points, target, level, worker, scratch);
+    if (level == 0 && worker.degree() < degree_floor(table.cap()) &&
+        worker.degree() < worker.before.size()) {
       worker.starved.push_back(target);
     }
   }
-  worker.after.clear();
-  for (const Neighbor& member : worker.members) worker.after.push_back(member.slot);
-  if (worker.after == worker.before) return;
-  table.write(list, worker.after);
+  if (worker.members == worker.before) return;
+  table.write(list, worker.members);
   record_changes(target, level, worker);
 }
 
-// The target's own new links if it is an item; else its present ones, less those that are lost.
+// The target's own new links if it is an item; else its present ones, with holes for those that are
+// lost.
 void Commit::start_members(std::span<const Wish> wishes, std::span<const Item> items,
                            Worker& worker) {
-  worker.members.clear();
   const Wish& first = wishes[0];
+  worker.holes = 0;
   if (first.want == Want::kOwn) {
     const Item& item = items[first.item];
-    const auto& links = item.levels[first.level].links;
-    worker.members.assign(links.begin(), links.end());
+    worker.members.clear();
+    for (const Neighbor& link : item.levels[first.level].links) worker.members.push_back(link.slot);
     if (item.task == Task::kRelink && first.level == 0) {
       for (const Slot other : worker.before) {
         const bool anchored =
             graph_.info[other].anchor == first.target || graph_.info[first.target].anchor == other;
-        if (anchored && !holds(worker.members, other)) worker.members.push_back({kUnknown, other});
+        if (anchored && !worker.links_to(other)) worker.members.push_back(other);
       }
     }
     return;
   }
-  for (const Slot other : worker.before) worker.members.push_back({kUnknown, other});
+  worker.members.assign(worker.before.begin(), worker.before.end());
   for (const Wish& wish : wishes) {
     if (wish.want != Want::kLost) continue;
-    std::erase_if(worker.members,
-                  [&](const Neighbor& member) { return member.slot == wish.other; });
+    const auto lost = std::find(worker.members.begin(), worker.members.end(), wish.other);
+    if (lost == worker.members.end()) continue;
+    *lost = kNoSlot;
+    ++worker.holes;
   }
 }
 
 // The nearest of the old neighbours of the slot that left, as the plan has measured them.
 void Commit::bridge(const Wish& lost, const Item& item, Worker& worker) {
-  if (holds(worker.members, lost.other)) return;
+  if (worker.links_to(lost.other)) return;
   const LevelPlan& plan = item.levels[lost.level];
   const std::size_t width = plan.old_links.size();
-  const float* const distances = plan.bridges.data() + lost.in * width;
+  const float* const distances = plan.bridges.data() + lost.rank * width;
   // Whoever is nearest is mostly linked already: so each is looked at only when its turn comes.
   worker.bridges.assign(distances, distances + width);
   for (std::size_t tries = 0; tries < width; ++tries) {
@@ -200,8 +234,8 @@ void Commit::bridge(const Wish& lost, const Item& item, Worker& worker) {
     const Slot other = plan.old_links[best];
     worker.bridges[best] = std::numeric_limits<float>::infinity();
     if (other == lost.target || (graph_.flags[other] & (kLeaving | kInFlight)) != 0) continue;
-    if (holds(worker.members, other)) continue;
-    worker.members.push_back({kUnknown, other});
+    if (worker.links_to(other)) continue;
+    worker.add(other);
     return;
   }
 }
@@ -217,8 +251,8 @@ void Commit::shrink(const Points& points, Slot target, unsigned level, Worker& w
   };
   const Point point = point_of(target);
   scratch.points.clear();
-  for (const Neighbor& member : worker.members) {
-    scratch.points.push_back(point_of(member.slot));
+  for (const Slot member : worker.members) {
+    scratch.points.push_back(point_of(member));
     simd::prefetch_lines(scratch.points.back(), points.point_bytes());
   }
   measure(points, point, scratch);
@@ -230,37 +264,47 @@ void Commit::shrink(const Points& points, Slot target, unsigned level, Worker& w
       return;
     }
   }
+  auto& candidates = scratch.candidates;
+  candidates.clear();
   for (std::size_t i = 0; i < worker.members.size(); ++i) {
-    worker.members[i].distance = scratch.distances[i];
+    candidates.push_back({scratch.distances[i], worker.members[i]});
   }
-  std::sort(worker.members.begin(), worker.members.end());
+  std::sort(candidates.begin(), candidates.end());
   const auto is_protected = [&](Slot slot) {
     return level == 0 && (graph_.info[slot].anchor == target || graph_.info[target].anchor == slot);
   };
-  prune(points, worker.members, headroom(graph_.table(level).cap()), point_of, is_protected,
-        scratch);
-  worker.members.swap(scratch.kept);
+  prune(points, candidates, headroom(graph_.table(level).cap()), point_of, is_protected, scratch);
+  worker.members.clear();
+  for (const Neighbor& kept : scratch.kept) worker.members.push_back(kept.slot);
 }
 
 void Commit::record_changes(Slot target, unsigned level, Worker& worker) {
-  const auto level_byte = static_cast<std::uint8_t>(level);
   const std::vector<Slot>& before = worker.before;
-  const std::vector<Slot>& after = worker.after;
-  // Most lists keep their beginning.
+  const std::vector<Slot>& after = worker.members;
+  worker.gone.clear();
+  worker.come.clear();
+  // What stays mostly keeps its place.
   const std::size_t common = std::min(before.size(), after.size());
-  std::size_t begin = 0;
-  while (begin < common && before[begin] == after[begin]) ++begin;
+  for (std::size_t i = 0; i < common; ++i) {
+    if (before[i] == after[i]) continue;
+    worker.gone.push_back(before[i]);
+    worker.come.push_back(after[i]);
+  }
+  const auto rest = static_cast<std::ptrdiff_t>(common);
+  worker.gone.insert(worker.gone.end(), before.begin() + rest, before.end());
+  worker.come.insert(worker.come.end(), after.begin() + rest, after.end());
+
   const auto record_missing = [&](const std::vector<Slot>& from, const std::vector<Slot>& in,
                                   bool came) {
-    for (std::size_t i = begin; i < from.size(); ++i) {
-      // Lists are short: looking at all of one without a branch beats sorting both.
+    for (const Slot other : from) {
       std::uint32_t found = 0;
-      for (std::size_t j = begin; j < in.size(); ++j) found += in[j] == from[i] ? 1 : 0;
-      if (found == 0) worker.changes.push_back({target, from[i], level_byte, came});
+      for (const Slot slot : in) found += slot == other ? 1 : 0;
+      if (found != 0) continue;
+      worker.changes.push_back({target, other, static_cast<std::uint8_t>(level), came});
     }
   };
-  record_missing(before, after, false);
-  record_missing(after, before, true);
+  record_missing(worker.gone, worker.come, false);
+  record_missing(worker.come, worker.gone, true);
 }
 
 // In two steps, as what becomes of the in-lists depends on links both ways: all lists must be

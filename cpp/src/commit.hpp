@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <tuple>
 #include <vector>
 
 #include "anchors.hpp"
@@ -21,6 +22,10 @@ class Commit {
  public:
   explicit Commit(Graph& graph) : graph_(graph) {}
 
+  // Before anything is asked for: how many workers there will be.
+  void begin(unsigned workers) { workers_.resize(workers); }
+  // Notes what the plan of items[index] asks for. Each worker by its own thread.
+  void ask(const Item& item, std::size_t index, unsigned worker);
   // Writes the lists. scratches: one per worker of the team.
   // Returns the slots that were left with too few links on level 0, in ascending order.
   std::vector<Slot> run(std::span<const Item> items, std::span<const ForcedLink> forced, Team& team,
@@ -32,16 +37,15 @@ class Commit {
     std::uint64_t list;  // which table, then which list in it
     Slot target;         // whose list it is
     Slot other;          // kNoSlot for kOwn
-    float distance;      // kReverse: between the planned rows
-    std::uint32_t item;  // whose plan asks for it; 0 for kForced
-    std::uint32_t in;    // kLost: where the target stands in the plan's old_in
+    std::uint32_t rank;  // kLost: where the target stands in the plan's old_in; kForced: its place
+    std::uint16_t item;  // whose plan asks for it; 0 for kForced
     std::uint8_t level;
     Want want;
-  };
-  // Where a wish stands in asked_, and where it belongs: by list, then by what is wanted.
-  struct Place {
-    std::uint64_t order;
-    std::uint32_t at;
+
+    // By list, own links first; never equal, so that the order depends on the plans alone.
+    friend bool operator<(const Wish& a, const Wish& b) noexcept {
+      return std::tie(a.list, a.want, a.item, a.rank) < std::tie(b.list, b.want, b.item, b.rank);
+    }
   };
   // A link that came or went.
   struct Change {
@@ -57,21 +61,34 @@ class Commit {
     std::uint8_t level;
     bool comes;
   };
-  // In-lists are shared out by share: all that touches one of them falls into the same.
+  // Lists are shared out by share: all that touches one of them falls into the same.
   static constexpr std::size_t kShares = 64;
   struct Worker {
-    std::vector<Change> changes;
+    std::array<std::vector<Wish>, kShares> asked;
     std::array<std::vector<InChange>, kShares> in_changes;
+    std::vector<Change> changes;
     std::vector<Slot> starved;
+    // Of the share and of the list at hand:
+    std::vector<Wish> wishes;
+    std::vector<std::size_t> group_starts;  // in wishes, and its end
     std::vector<Slot> before;
-    std::vector<Neighbor> members;
+    std::vector<Slot> members;  // while holes > 0, that many of them are kNoSlot
+    std::size_t holes = 0;
     std::vector<float> bridges;
-    std::vector<Slot> after;
+    std::vector<Slot> gone;
+    std::vector<Slot> come;
+
+    [[nodiscard]] std::size_t degree() const noexcept { return members.size() - holes; }
+    [[nodiscard]] bool links_to(Slot slot) const noexcept;
+    void add(Slot slot);  // in a hole, if there is one: what stays keeps its place
+    void close_holes();
   };
 
   [[nodiscard]] std::uint64_t list_key(Slot slot, unsigned level) const noexcept;
-  void gather(std::span<const Item> items, std::span<const ForcedLink> forced);
-  void sort_wishes();
+  void ask(Worker& worker, Slot target, unsigned level, const Wish& wish) const;
+  void write_share(std::size_t share, std::span<const Item> items, Worker& worker,
+                   Scratch& scratch);
+  static void gather(std::span<Worker> workers, std::size_t share, Worker& into);
   template <typename Points>
   void write_list(const Points& points, std::span<const Wish> wishes, std::span<const Item> items,
                   Worker& worker, Scratch& scratch);
@@ -86,10 +103,6 @@ class Commit {
   void prefetch_list(Slot slot, unsigned level) const noexcept;
 
   Graph& graph_;
-  std::vector<Wish> asked_;   // in the order of the items
-  std::vector<Wish> wishes_;  // in the order of the lists
-  std::vector<Place> places_;
-  std::vector<std::size_t> group_starts_;  // in wishes_, and its end
   std::vector<Worker> workers_;
 };
 

@@ -52,44 +52,52 @@ void remember_place(const Graph& graph, Slot slot, unsigned level, LevelPlan& pl
 }
 
 // The pool's slots as they will be: without those that leave and those of this sub-batch (which are
-// measured one and all elsewhere), and at their planned rows. In order.
+// measured one and all elsewhere), and at their planned rows. In order, those that do not move
+// first; returns how many they are.
 template <typename Points>
-void collect_found(const Points& points, Point query, Scratch& scratch) {
+std::size_t collect_found(const Points& points, Point query, Scratch& scratch) {
   const Graph& graph = points.graph();
-  bool moved = false;
+  scratch.moving.clear();
   for (std::size_t i = 0; i < scratch.pool.size(); ++i) {
-    Neighbor found = scratch.pool[i];
+    const Neighbor found = scratch.pool[i];
     const std::uint8_t flags = graph.flags[found.slot];
     if ((flags & (kLeaving | kInFlight)) != 0) continue;
     if ((flags & kPending) != 0) {
       ++scratch.counters.distances;
-      found.distance = points.distance(query, points.planned(found.slot));
-      moved = true;
+      scratch.moving.push_back({points.distance(query, points.planned(found.slot)), found.slot});
+    } else {
+      scratch.candidates.push_back(found);
     }
-    scratch.candidates.push_back(found);
   }
-  if (moved) std::sort(scratch.candidates.begin(), scratch.candidates.end());
+  const std::size_t settled = scratch.candidates.size();
+  scratch.candidates.insert(scratch.candidates.end(), scratch.moving.begin(), scratch.moving.end());
+  return settled;
 }
 
-// The other rows of the sub-batch, put in among what was found. If that is all that the pool has
-// room for, those beyond it are left out.
+// The other rows of the sub-batch; without those beyond the farthest that was found, if that is all
+// that the pool has room for.
 template <typename Points>
 void collect_peers(const Points& points, std::span<const Slot> peers, Slot self, Point query,
-                   bool full, Scratch& scratch) {
+                   Scratch& scratch) {
+  auto& candidates = scratch.candidates;
+  const bool bounded = !candidates.empty() && scratch.pool.is_full();
+  const Neighbor last =
+      bounded ? *std::max_element(candidates.begin(), candidates.end()) : Neighbor{};
   scratch.slots.assign(peers.begin(), peers.end());
   scratch.points.clear();
   for (const Slot peer : peers) scratch.points.push_back(points.planned(peer));
   measure(points, query, scratch);
-  auto& candidates = scratch.candidates;
-  const auto found = static_cast<std::ptrdiff_t>(candidates.size());
-  const bool bounded = full && found > 0;
-  const Neighbor last = bounded ? candidates.back() : Neighbor{};
   for (std::size_t i = 0; i < scratch.slots.size(); ++i) {
     const Neighbor peer{scratch.distances[i], scratch.slots[i]};
     if (peer.slot != self && (!bounded || peer < last)) candidates.push_back(peer);
   }
-  std::sort(candidates.begin() + found, candidates.end());
-  std::inplace_merge(candidates.begin(), candidates.begin() + found, candidates.end());
+}
+
+// Sorts what is in order up to a place already.
+void sort_rest(std::vector<Neighbor>& candidates, std::size_t sorted) {
+  const auto rest = candidates.begin() + static_cast<std::ptrdiff_t>(sorted);
+  std::sort(rest, candidates.end());
+  std::inplace_merge(candidates.begin(), rest, candidates.end());
 }
 
 template <typename Points>
@@ -200,10 +208,11 @@ bool find_links(const Points& points, Item& item, const Peers& peers, std::size_
 
   for (unsigned level = top + 1; level-- > 0;) {
     scratch.candidates.clear();
+    std::size_t sorted = 0;
     if (near) {
       beam_search(points, query, level, scratch, [](Neighbor) {});
       if (is_blurred(points, query, scratch.pool)) return false;
-      collect_found(points, query, scratch);
+      sorted = collect_found(points, query, scratch);
     } else if (nearest.slot != kNoSlot && level <= entry_level) {
       scratch.visited.begin(graph.slot_end.load(std::memory_order_relaxed));
       scratch.pool.begin(ef_construction);
@@ -212,10 +221,10 @@ bool find_links(const Points& points, Item& item, const Peers& peers, std::size_
       beam_search(points, query, level, scratch, [](Neighbor) {});
       if (is_blurred(points, query, scratch.pool)) return false;
       nearest = scratch.pool[0];
-      collect_found(points, query, scratch);
+      sorted = collect_found(points, query, scratch);
     }
-    const bool full = !scratch.candidates.empty() && scratch.pool.is_full();
-    collect_peers(points, peers[level], item.slot, query, full, scratch);
+    collect_peers(points, peers[level], item.slot, query, scratch);
+    sort_rest(scratch.candidates, sorted);
     choose_links(points, level, item.levels[level], scratch);
   }
   item.slack = slack_of(points.metric(), item.levels[0].links, points.blur(query));

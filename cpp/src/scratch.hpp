@@ -213,6 +213,7 @@ struct Scratch {
   std::vector<Point> points;
   std::vector<float> distances;
   std::vector<Neighbor> candidates;
+  std::vector<Neighbor> moving;
   std::vector<Neighbor> kept;
   std::vector<std::byte> query_code;
 };

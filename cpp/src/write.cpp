@@ -184,9 +184,11 @@ class Writer {
       graph_.flags[item.slot] |= kInFlight;
     }
     peers_.gather(items);
+    store_.commit.begin(team_.size());
     count(&WritePhases::settle_ns);
     team_.run(items.size(), 4, [&](std::size_t i, unsigned worker) {
       plan_item(graph_, items[i], peers_, store_.options.ef_construction, *scratches_[worker]);
+      store_.commit.ask(items[i], i, worker);
     });
     count(&WritePhases::plan_ns);
     const std::vector<ForcedLink> forced = store_.anchors.reattach(items, scratches_[0]->counters);

@@ -93,14 +93,17 @@ class VisitedSet {
   std::size_t limit_ = 0;
 };
 
-// The best `capacity` candidates in ascending order, with a mark on those already expanded.
+// The best `capacity` candidates in ascending order, with a mark on those already expanded. Only
+// the best `width` of them get expanded: a beam of that width which remembers more than it follows.
 // An entry is one word that sorts as (distance, slot): the distance's bits, made to order as
 // unsigned numbers do, then the slot, then the mark. A NaN sorts last.
 class CandidatePool {
  public:
-  void begin(std::size_t capacity) {
+  void begin(std::size_t capacity) { begin(capacity, capacity); }
+  void begin(std::size_t capacity, std::size_t width) {
     if (entries_.size() < capacity + 1) entries_.resize(capacity + 1);
     capacity_ = capacity;
+    width_ = width;
     size_ = 0;
     cursor_ = 0;
   }
@@ -124,7 +127,7 @@ class CandidatePool {
     return true;
   }
 
-  // The nearest candidate not yet expanded, now marked; kNoSlot when none is left.
+  // The nearest candidate to be expanded yet, now marked; kNoSlot when none is left.
   Slot pop() noexcept {
     const Slot slot = peek();
     if (slot != kNoSlot) entries_[cursor_++] |= kExpanded;
@@ -132,8 +135,9 @@ class CandidatePool {
   }
   // What pop() would return.
   Slot peek() noexcept {
-    while (cursor_ < size_ && (entries_[cursor_] & kExpanded) != 0) ++cursor_;
-    return cursor_ == size_ ? kNoSlot : slot_of(entries_[cursor_]);
+    const std::size_t end = std::min(size_, width_);
+    while (cursor_ < end && (entries_[cursor_] & kExpanded) != 0) ++cursor_;
+    return cursor_ >= end ? kNoSlot : slot_of(entries_[cursor_]);
   }
 
  private:
@@ -169,6 +173,7 @@ class CandidatePool {
 
   std::vector<std::uint64_t> entries_;
   std::size_t capacity_ = 0;
+  std::size_t width_ = 0;
   std::size_t size_ = 0;
   std::size_t cursor_ = 0;
 };

@@ -218,22 +218,10 @@ void Commit::start_members(std::span<const Wish> wishes, std::span<const Item> i
   }
 }
 
-// The nearest of the old neighbours of the slot that left, as the plan has measured them.
 void Commit::bridge(const Wish& lost, const Item& item, Worker& worker) {
   if (worker.links_to(lost.other)) return;
-  const LevelPlan& plan = item.levels[lost.level];
-  const std::size_t width = plan.old_links.size();
-  const float* const distances = plan.bridges.data() + lost.rank * width;
-  // Whoever is nearest is mostly linked already: so each is looked at only when its turn comes.
-  worker.bridges.assign(distances, distances + width);
-  for (std::size_t tries = 0; tries < width; ++tries) {
-    std::size_t best = 0;
-    for (std::size_t i = 1; i < width; ++i) {
-      if (worker.bridges[i] < worker.bridges[best]) best = i;
-    }
-    const Slot other = plan.old_links[best];
-    worker.bridges[best] = std::numeric_limits<float>::infinity();
-    if (other == lost.target || (graph_.flags[other] & (kLeaving | kInFlight)) != 0) continue;
+  for (const Slot other : item.levels[lost.level].bridges[lost.rank]) {
+    if (other == kNoSlot) return;
     if (worker.links_to(other)) continue;
     worker.add(other);
     return;

@@ -74,7 +74,6 @@ class Commit {
     std::vector<Slot> before;
     std::vector<Slot> members;  // while holes > 0, that many of them are kNoSlot
     std::size_t holes = 0;
-    std::vector<float> bridges;
     std::vector<Slot> gone;
     std::vector<Slot> come;
 

@@ -45,6 +45,9 @@ void remember_place(const Graph& graph, Slot slot, unsigned level, LevelPlan& pl
   for (const Slot other : plan.old_links) {
     simd::prefetch_lines(table.words(graph.list_of(other, level)), table.cap() * sizeof(LinkWord));
   }
+  for (const Slot other : one_way) {
+    simd::prefetch_lines(table.words(graph.list_of(other, level)), table.cap() * sizeof(LinkWord));
+  }
   for (const Slot other : plan.old_links) {
     if (table.contains(graph.list_of(other, level), slot)) plan.old_in.push_back(other);
   }
@@ -110,23 +113,54 @@ void choose_links(const Points& points, unsigned level, LevelPlan& plan, Scratch
   plan.links.assign(scratch.kept.begin(), scratch.kept.end());
 }
 
-// Who loses its link to a slot gets one to the nearest of the slot's neighbours in exchange: how
-// far they are from each other is found here, while all of them are at hand. One row for each of
-// old_in; some are not going to be asked for.
+void keep_nearest(const Scratch& scratch, Bridges& bridges) {
+  std::array<Neighbor, std::tuple_size_v<Bridges>> nearest;
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < scratch.slots.size(); ++i) {
+    Neighbor one{scratch.distances[i], scratch.slots[i]};
+    for (std::size_t j = 0; j < n; ++j) {
+      if (one < nearest[j]) std::swap(one, nearest[j]);
+    }
+    if (n < nearest.size()) nearest[n++] = one;
+  }
+  for (std::size_t j = 0; j < n; ++j) bridges[j] = nearest[j].slot;
+}
+
+// Who loses its link to a slot gets one to the nearest of the slot's neighbours in exchange, to
+// which it has none yet. Found here, while all of them are at hand; a few for each of old_in, as
+// others may be given to it by the same sub-batch.
 template <typename Points>
-void measure_bridges(const Points& points, const Item& item, LevelPlan& plan, Scratch& scratch) {
+void choose_bridges(const Points& points, const Item& item, unsigned level, LevelPlan& plan,
+                    Scratch& scratch) {
   const Graph& graph = points.graph();
-  const std::size_t width = plan.old_links.size();
-  plan.bridges.resize(plan.old_in.size() * width);
-  scratch.slots.assign(plan.old_links.begin(), plan.old_links.end());
+  const LinkTable& table = graph.table(level);
+  scratch.next_slots.clear();
+  for (const Slot other : plan.old_links) {
+    if ((graph.flags[other] & (kLeaving | kInFlight)) == 0) scratch.next_slots.push_back(other);
+  }
+  scratch.slots = scratch.next_slots;
   locate(points, scratch);
+  scratch.next_points = scratch.points;
+  plan.bridges.assign(plan.old_in.size(), Bridges{});
+  std::vector<Slot>& linked = scratch.linked;
   for (std::size_t i = 0; i < plan.old_in.size(); ++i) {
-    const std::uint8_t flags = graph.flags[plan.old_in[i]];
+    const Slot target = plan.old_in[i];
     const bool stays = item.task == Task::kMove && plan.stays_near[i] != 0;
-    if ((flags & kInFlight) != 0 || (stays && (flags & kPending) == 0)) continue;
-    measure(points, points.current(plan.old_in[i]), scratch);
-    std::copy(scratch.distances.begin(), scratch.distances.end(),
-              plan.bridges.begin() + static_cast<std::ptrdiff_t>(i * width));
+    if ((graph.flags[target] & kInFlight) != 0 || (stays && !graph.is_pending(target))) continue;
+    linked.resize(table.cap());
+    linked.resize(table.read(graph.list_of(target, level), linked.data()));
+    scratch.slots.clear();
+    scratch.points.clear();
+    for (std::size_t j = 0; j < scratch.next_slots.size(); ++j) {
+      const Slot other = scratch.next_slots[j];
+      std::uint32_t found = other == target ? 1 : 0;
+      for (const Slot slot : linked) found += slot == other ? 1 : 0;
+      if (found != 0) continue;
+      scratch.slots.push_back(other);
+      scratch.points.push_back(scratch.next_points[j]);
+    }
+    measure(points, points.current(target), scratch);
+    keep_nearest(scratch, plan.bridges[i]);
   }
 }
 
@@ -278,7 +312,7 @@ void plan_item(const Graph& graph, Item& item, const Peers& peers, std::size_t e
         LevelPlan& plan = item.levels[level];
         remember_place(graph, item.slot, level, plan);
         if (item.task == Task::kMove) measure_move(points, item, plan, scratch);
-        measure_bridges(points, item, plan, scratch);
+        choose_bridges(points, item, level, plan, scratch);
       }
     }
     if (!item.gets_links()) return;

@@ -25,12 +25,16 @@ enum class Task : std::uint8_t {
   kRelink,  // a slot that lost too many links: new ones, same row
 };
 
+// Where a link may lead in place of one that is lost, nearest first; kNoSlot where there is no
+// more.
+using Bridges = std::array<Slot, 3>;
+
 struct LevelPlan {
   std::vector<Neighbor> links;           // chosen, nearest first; empty for kRemove
   std::vector<Slot> old_links;           // kMove, kRemove: before the sub-batch
   std::vector<Slot> old_in;              // kMove, kRemove: every slot that links here
   std::vector<std::uint8_t> stays_near;  // kMove: 1 for each of old_in that may keep its link
-  std::vector<float> bridges;            // from each of old_in to each of old_links
+  std::vector<Bridges> bridges;          // for each of old_in
 };
 
 struct Item {

@@ -215,6 +215,7 @@ struct Scratch {
   std::vector<Slot> slots;
   std::vector<Slot> next_slots;
   std::vector<Point> next_points;
+  std::vector<Slot> linked;
   std::vector<Point> points;
   std::vector<float> distances;
   std::vector<Neighbor> candidates;

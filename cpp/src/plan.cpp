@@ -149,6 +149,7 @@ void choose_bridges(const Points& points, const Item& item, unsigned level, Leve
     if ((graph.flags[target] & kInFlight) != 0 || (stays && !graph.is_pending(target))) continue;
     linked.resize(table.cap());
     linked.resize(table.read(graph.list_of(target, level), linked.data()));
+    if (linked.size() > bridge_below(table.cap())) continue;
     scratch.slots.clear();
     scratch.points.clear();
     for (std::size_t j = 0; j < scratch.next_slots.size(); ++j) {
@@ -239,7 +240,7 @@ Effort effort_of(Task task, bool near, std::size_t ef_construction) {
   const auto at_least_one = [](std::size_t n) { return std::max<std::size_t>(1, n); };
   if (near) {
     const std::size_t capacity = at_least_one(ef_construction * 3 / 4);
-    return {capacity, at_least_one(capacity / 2)};
+    return {capacity, at_least_one(capacity * 2 / 3)};
   }
   const std::size_t tenths = task == Task::kMove ? 4 : 7;
   return {ef_construction, at_least_one(ef_construction * tenths / 10)};

@@ -224,16 +224,18 @@ struct Effort {
 //   .6       1.18  95.66  98.52  99.56  99.86      1.17  93.80  97.89  99.59  99.91
 //   .45      1.29  95.61  98.41  99.53  99.84      1.28  93.70  97.84  99.54  99.90
 // A move needs less, as bridges and links that it leaves to others make up for it; a medium one,
-// which starts among its old neighbours, keeps fewer. After eight turnovers, recall@10 at ef 32 and
-// 64 less a fresh build's (with .7 for inserts), in points, and moves as a ratio to inserts:
-//   far  medium   texts: unrelated    cluster             noise of 30 %       SIFT: unrelated,
-//   cluster .7   1        -.05 -.09    .69    -.05 +.04    .82    -.14 +.16   1.33    +.08 -.01
-//   +.01 -.01 .5   .7         0  -.06    .73    -.04 -.02    .93    +.22 +.01   1.60    +.02 -.06
-//   -.08 -.03 .4   .5       -.06 -.09    .81    -.10 -.08    .91    +.19 -.04   1.92
-// (the first after six). In one batch of 10,000 rows, a medium move's distances, and recall@10 at
-// ef 16 / 32 / 64 less a fresh build's, by how many it keeps of ef_construction:
+// which starts among its old neighbours, keeps fewer, too. Recall@10 at ef 32 and 64 less a fresh
+// build's, in points, after eight turnovers by unrelated vectors, and after v1 -> v2 of the texts
+// in one batch; and the first kind of moves as a ratio to inserts:
+//   far  medium   texts: unrelated   v1 -> v2           SIFT: unrelated
+//   .7   3/4      -.05 -.09   .69    +.03 -.15   .88    +.08 -.01   .64
+//   .5   3/5      0    -.06   .73    +.03 -.10  1.00    +.02 -.06   .67
+//   .4   1/2      -.06 -.09   .81    -.04 -.21   .99    -.05 -.06   .75
+// (without bridge_below(), and the last row with it; v1 -> v2 always with it). In one batch of
+// 10,000 rows, a medium move's distances, and recall at ef 16 / 32 / 64 less a fresh build's, by
+// how many candidates it keeps of ef_construction:
 //              noise of 30 %              v1 -> v2 of the texts
-//   far move   3,360   0 / -.2 / -.1      3,810   +.1 /   0 / 0
+//   all        3,360   0 / -.2 / -.1      3,810   +.1 /   0 / 0
 //   3/4        2,980   0 / -.1 / -.1      3,400   +.1 / -.1 / 0
 //   1/2        2,590 -.1 / -.1 / -.1      2,990     0 / -.3 / 0
 Effort effort_of(Task task, bool near, std::size_t ef_construction) {
@@ -242,7 +244,7 @@ Effort effort_of(Task task, bool near, std::size_t ef_construction) {
     const std::size_t capacity = at_least_one(ef_construction * 3 / 4);
     return {capacity, at_least_one(capacity * 2 / 3)};
   }
-  const std::size_t tenths = task == Task::kMove ? 4 : 7;
+  const std::size_t tenths = task == Task::kMove ? 5 : 7;
   return {ef_construction, at_least_one(ef_construction * tenths / 10)};
 }
 

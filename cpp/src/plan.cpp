@@ -103,14 +103,36 @@ void sort_rest(std::vector<Neighbor>& candidates, std::size_t sorted) {
   std::inplace_merge(candidates.begin(), rest, candidates.end());
 }
 
+// The nearest that is no peer and will stay; failing that, moves later in the batch.
+Neighbor nearest_outside(const std::vector<Neighbor>& found, std::size_t settled) {
+  if (found.empty()) return {0.0F, kNoSlot};
+  return settled > 0 ? found[0] : *std::min_element(found.begin(), found.end());
+}
+
+// Many rows that arrive together, near each other and far from all else, would choose nothing but
+// each other: then no search finds the way to them, but by chance. So at least one link leads
+// outside. It takes the place of the farthest, if there is no room.
+void keep_way_out(const Graph& graph, Neighbor outside, std::size_t limit,
+                  std::vector<Neighbor>& links) {
+  const auto is_peer = [&](const Neighbor& link) {
+    return (graph.flags[link.slot] & kInFlight) != 0;
+  };
+  if (outside.slot == kNoSlot || !std::all_of(links.begin(), links.end(), is_peer)) return;
+  if (links.size() == limit) links.pop_back();
+  links.insert(std::upper_bound(links.begin(), links.end(), outside), outside);
+}
+
 template <typename Points>
-void choose_links(const Points& points, unsigned level, LevelPlan& plan, Scratch& scratch) {
+void choose_links(const Points& points, unsigned level, Neighbor outside, LevelPlan& plan,
+                  Scratch& scratch) {
+  const Graph& graph = points.graph();
+  const std::size_t limit = own_links(graph.table(level).cap());
   const std::size_t n = std::min(kPruneCandidates, scratch.candidates.size());
   prune(
-      points, std::span<const Neighbor>(scratch.candidates).first(n),
-      own_links(points.graph().table(level).cap()), [&](Slot slot) { return points.planned(slot); },
-      [](Slot) { return false; }, scratch);
+      points, std::span<const Neighbor>(scratch.candidates).first(n), limit,
+      [&](Slot slot) { return points.planned(slot); }, [](Slot) { return false; }, scratch);
   plan.links.assign(scratch.kept.begin(), scratch.kept.end());
+  keep_way_out(graph, outside, limit, plan.links);
 }
 
 void keep_nearest(const Scratch& scratch, Bridges& bridges) {
@@ -287,9 +309,10 @@ bool find_links(const Points& points, Item& item, const Peers& peers, std::size_
       nearest = scratch.pool[0];
       sorted = collect_found(points, query, scratch);
     }
+    const Neighbor outside = nearest_outside(scratch.candidates, sorted);
     collect_peers(points, peers[level], item.slot, query, scratch);
     sort_rest(scratch.candidates, sorted);
-    choose_links(points, level, item.levels[level], scratch);
+    choose_links(points, level, outside, item.levels[level], scratch);
   }
   item.slack = slack_of(points.metric(), item.levels[0].links, points.blur(query));
   return true;

@@ -72,6 +72,28 @@ def test_recall_on_real_embeddings_is_high_and_survives_a_turnover(
     assert ix.check().ok
 
 
+@pytest.mark.parametrize("codes", ["int8", "none"])
+@pytest.mark.parametrize("how", ["insert", "move"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_burst_far_from_all_else_is_found(
+    sample: Sample, codes: str, how: str, seed: int
+) -> None:
+    # Rows that arrive together and are nearest to each other: some must link to the others.
+    draw = np.random.default_rng(seed)
+    rows, burst = len(sample.v1), 400
+    spread = draw.normal(size=(burst + 100, 384))
+    spread *= 0.08 / np.linalg.norm(spread, axis=1, keepdims=True)
+    centre = draw.normal(size=384) if seed else -sample.v1.mean(axis=0)
+    vectors = (centre / np.linalg.norm(centre) + spread).astype(np.float32)
+    ix = upvec.Index(384, metric="cosine", codes=codes, M=8)
+    ix.upsert(np.arange(rows), sample.v1)
+    keys = rows + np.arange(burst) if how == "insert" else draw.permutation(rows)[:burst]
+    ix.upsert(keys, vectors[:burst])
+    queries = vectors[burst:]
+    assert recall(ix.search(queries, ef=64), ix.exact_search(queries)) >= 0.9
+    assert ix.check().ok
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_exact_search_agrees_with_numpy(metric: str) -> None:
     ix, stored, queries = filled(metric=metric), normal(300), normal(5, seed=9)

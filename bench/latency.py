@@ -140,11 +140,13 @@ def measure(
 ) -> dict[int, Calls]:
     """Searches beside writers of every batch size, and beside none, by turns."""
     calls = {batch: Calls() for batch in (IDLE, *batches)}
-    with _on_processor(-1 if options.pinned else None):
+    # Before the reader is pinned: threads that it starts inherit its processor.
+    first, last = _processors() if options.pinned else (None, None)
+    with _on_processor(last):
         _search(index, data, 0.2, Calls())  # warm
         for _ in range(options.rounds):
             for batch, sink in calls.items():
-                with _writing(index, data, batch, sink, pinned=options.pinned):
+                with _writing(index, data, batch, sink, processor=first):
                     _search(index, data, options.seconds, sink)
     return calls
 
@@ -191,7 +193,7 @@ def _queueing() -> Iterator[Callable[[], int]]:
 
 @contextmanager
 def _writing(
-    index: Index, data: Dataset, batch: int, sink: Calls, *, pinned: bool
+    index: Index, data: Dataset, batch: int, sink: Calls, *, processor: int | None
 ) -> Iterator[None]:
     """A thread that moves `batch` rows a call to far places; none if there is nothing to move."""
     if batch == IDLE:
@@ -202,7 +204,7 @@ def _writing(
 
     def write() -> None:
         try:
-            with _on_processor(0 if pinned else None):
+            with _on_processor(processor):
                 for keys, vectors in _moves(data, batch):
                     if stop.is_set():
                         return
@@ -233,14 +235,22 @@ def _moves(data: Dataset, batch: int) -> Iterator[tuple[npt.NDArray[np.int64], A
             yield part, moved[part] if len(part) < len(keys) else moved
 
 
+def _processors() -> tuple[int | None, int | None]:
+    """The first and the last processor that this process may use, where that is known."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None, None
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[0], allowed[-1]
+
+
 @contextmanager
 def _on_processor(which: int | None) -> Iterator[None]:
-    """Keep the calling thread on one processor, where the system can do that."""
-    if which is None or not hasattr(os, "sched_setaffinity"):
+    """Keep the calling thread on one processor."""
+    if which is None:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(before)[which]})
+    os.sched_setaffinity(0, {which})
     try:
         yield
     finally:

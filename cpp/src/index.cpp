@@ -56,6 +56,7 @@ std::vector<std::uint8_t> Index::remove(const KeySpan& keys, const WriteOptions&
 std::uint64_t Index::publish() {
   const std::scoped_lock lock(store_->write_mutex);
   store_->published_live.store(store_->live, std::memory_order_relaxed);
+  store_->old_codes.set(nullptr);
   store_->epochs.publish(store_->head);
   return store_->head;
 }

@@ -205,6 +205,14 @@ class Searcher {
   // the others.
   void collect_older(const float* query, std::size_t k, std::size_t ef, Scratch& scratch,
                      std::vector<Hit>& hits) const {
+    if (graph_.has_codes) {
+      const auto old = store_.old_codes.of(seq_ + 1);
+      if (old != nullptr && collect_before(*old, query, k, ef, scratch)) {
+        measure_visible(query, scratch);
+        take_nearest(k, scratch, hits);
+        return;
+      }
+    }
     if (scan_beats_beam()) {
       scratch.slots.resize(graph_.slot_end.load(std::memory_order_acquire) - 1);
       std::iota(scratch.slots.begin(), scratch.slots.end(), Slot{1});
@@ -231,6 +239,79 @@ class Searcher {
     take_nearest(k, scratch, hits);
   }
 
+  // Of the version before the commit under way: what may be among its k nearest, to scratch.slots.
+  // False if codes can't tell, or the commit is done.
+  bool collect_before(const OldCodes& old, const float* query, std::size_t k, std::size_t ef,
+                      Scratch& scratch) const {
+    const std::size_t slots = graph_.slot_end.load(std::memory_order_acquire);
+    CandidatePool& shown = scratch.shown;
+    if (old.size() * kScanShare > slots) {
+      shown.begin(std::max(measured_again(k), ef));
+      scan_codes(
+          slots - 1, [](std::size_t i) { return static_cast<Slot>(i + 1); },
+          [this](Slot slot, std::size_t) { return graph_.codes.at(slot); },
+          [this](Slot slot) { return shows_newest(slot); }, scratch);
+    } else {
+      // Slots that came into this neighbourhood since then crowd out those that were here.
+      for (std::size_t width = 2 * ef; width <= std::min(kWidest * ef, slots); width *= 2) {
+        if (count_unchanged(scratch) >= std::min(k, found(scratch).size())) break;
+        beam(query, width, scratch);
+      }
+      shown.begin(std::max(measured_again(k), ef));
+      const CandidatePool& pool = found(scratch);
+      for (std::size_t i = 0; i < pool.size(); ++i) {
+        if (shows_newest(pool[i].slot)) shown.insert(pool[i]);
+      }
+    }
+    // After that: what has changed meanwhile is there.
+    scan_codes(
+        old.size(), [&](std::size_t i) { return old.slot(i); },
+        [&](Slot, std::size_t i) { return old.code(i); }, [](Slot) { return true; }, scratch);
+
+    std::size_t n = std::min(measured_again(k), shown.size());
+    while (n < shown.size() && shown[n].distance < blur(scratch)) ++n;
+    const bool blurred = shown.is_full() && n > 0 && shown[n - 1].distance < blur(scratch);
+    if (blurred || store_.writing.load(std::memory_order_seq_cst) != old.commit()) return false;
+    scratch.slots.clear();
+    for (std::size_t i = 0; i < n; ++i) scratch.slots.push_back(shown[i].slot);
+    std::sort(scratch.slots.begin(), scratch.slots.end());
+    scratch.slots.erase(std::unique(scratch.slots.begin(), scratch.slots.end()),
+                        scratch.slots.end());
+    return true;
+  }
+  // If more than this part has moved, a beam finds little that has not; how much wider it gets.
+  static constexpr std::size_t kScanShare = 2;
+  static constexpr std::size_t kWidest = 4;
+
+  // Measures n codes into scratch.shown, those of slots that are asked for.
+  template <typename SlotOf, typename CodeOf, typename Wanted>
+  void scan_codes(std::size_t n, const SlotOf& slot_of, const CodeOf& code_of, const Wanted& wanted,
+                  Scratch& scratch) const {
+    const auto measure_block = [&] {
+      measure(CodePoints(graph_), scratch.query_code.data(), scratch);
+      for (std::size_t i = 0; i < scratch.slots.size(); ++i) {
+        scratch.shown.insert({scratch.distances[i], scratch.slots[i]});
+      }
+      scratch.slots.clear();
+      scratch.points.clear();
+    };
+    scratch.slots.clear();
+    scratch.points.clear();
+    for (std::size_t i = 0; i < n; ++i) {
+      const Slot slot = slot_of(i);
+      if (!wanted(slot) || (filter_ != nullptr && !filter_->contains(slot))) continue;
+      scratch.slots.push_back(slot);
+      scratch.points.push_back(code_of(slot, i));
+      if (scratch.slots.size() == kMostTogether) measure_block();
+    }
+    measure_block();
+  }
+
+  [[nodiscard]] bool shows_newest(Slot slot) const noexcept {
+    const Row row = graph_.row_of[slot].load(std::memory_order_acquire);
+    return row != kNoRow && graph_.rows.header(row).seq <= seq_;
+  }
+
   // When a good part has changed, hardly any of a beam's finds are as they were: 18,000 rows of
   // which all had changed took 97,000 distances a query that way.
   [[nodiscard]] bool scan_beats_beam() const {
@@ -243,8 +324,7 @@ class Searcher {
     const CandidatePool& pool = found(scratch);
     std::size_t unchanged = 0;
     for (std::size_t i = 0; i < pool.size(); ++i) {
-      const Row row = graph_.row_of[pool[i].slot].load(std::memory_order_acquire);
-      unchanged += row != kNoRow && graph_.rows.header(row).seq <= seq_ ? 1 : 0;
+      unchanged += shows_newest(pool[i].slot) ? 1 : 0;
     }
     return unchanged;
   }

@@ -211,6 +211,7 @@ struct Scratch {
   VisitedSet visited;
   CandidatePool pool;
   CandidatePool accepted;  // of a filtered search
+  CandidatePool shown;     // of a search in an older version
   Counters counters;
   std::vector<Slot> slots;
   std::vector<Slot> next_slots;

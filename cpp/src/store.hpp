@@ -16,6 +16,7 @@
 #include "epoch.hpp"
 #include "graph.hpp"
 #include "key_index.hpp"
+#include "old_codes.hpp"
 #include "retired.hpp"
 #include "scratch.hpp"
 #include "upvec/index.hpp"
@@ -34,6 +35,7 @@ struct Store {
   mutable Epochs epochs;
   mutable ScratchPool scratches;
   ChangeLog changes;
+  NewestOldCodes old_codes;
 
   std::atomic<std::uint64_t> writing{0};         // the commit under way, else the newest one
   std::atomic<std::uint64_t> keys_erased_at{0};  // the newest commit that took a key out of `keys`

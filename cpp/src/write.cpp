@@ -72,12 +72,17 @@ void require_writable(const Store& store) {
 // One commit: everything between the decision what to change and the new head.
 class Writer {
  public:
-  Writer(Store& store, const WriteOptions& options, std::size_t changes)
+  // replaced: how many of the changes take the place of a row that is shown.
+  Writer(Store& store, const WriteOptions& options, std::size_t changes, std::size_t replaced)
       : store_(store),
         graph_(store.graph),
         seq_(store.head + 1),
         team_(Team::useful_threads(options.threads, changes / 8)) {
     graph_.pending.reserve(changes);
+    if (graph_.has_codes && replaced > 0) {
+      old_codes_ = std::make_shared<OldCodes>(seq_, replaced, graph_.code_space);
+      store_.old_codes.set(old_codes_);
+    }
     for (unsigned i = 0; i < team_.size(); ++i) loans_.push_back(store.scratches.take());
     for (ScratchPool::Loan& loan : loans_) scratches_.push_back(&*loan);
     // From here on readers may meet rows of a commit they must not see.
@@ -98,7 +103,7 @@ class Writer {
         show(change.slot, row, vector);
         break;
       case Task::kDrift:  // its links are as right for the new row
-        store_.changes.add(seq_, change.slot);
+        note_change(change.slot);
         show(change.slot, row, vector);
         break;
       default:
@@ -132,6 +137,8 @@ class Writer {
     graph_.pending.clear();
     store_.head = seq_;
     if (!publish) return;
+    // Who reads an older version from now on finds the changes in the log, one by one.
+    store_.old_codes.set(nullptr);
     store_.published_live.store(store_.live, std::memory_order_relaxed);
     store_.epochs.publish(seq_);
   }
@@ -139,6 +146,13 @@ class Writer {
  private:
   // The time since the last count belongs to this phase.
   void count(std::uint64_t WritePhases::*phase) { store_.phases.*phase += watch_.lap_ns(); }
+
+  // First, before anything of the slot changes: so a reader who does not find it where it was finds
+  // it here.
+  void note_change(Slot slot) {
+    store_.changes.add(seq_, slot);
+    if (old_codes_) old_codes_->add(slot, graph_.codes.at(slot), graph_.code_space);
+  }
 
   // The slot's code first: whoever finds the row there may use it.
   void show(Slot slot, Row row, const float* vector) {
@@ -193,6 +207,9 @@ class Writer {
     count(&WritePhases::plan_ns);
     const std::vector<ForcedLink> forced = store_.anchors.reattach(items, scratches_[0]->counters);
     count(&WritePhases::anchors_ns);
+    for (const Item& item : items) {
+      if (item.leaves_place()) note_change(item.slot);
+    }
     const std::uint64_t shared_ns = team_.run_ns();
     std::vector<Slot> starved = store_.commit.run(items, forced, team_, scratches_);
     store_.phases.lists_ns += team_.run_ns() - shared_ns;
@@ -209,11 +226,7 @@ class Writer {
     flags &= static_cast<std::uint8_t>(~kInFlight);
     const std::size_t level = item.levels.size() - 1;
     if (item.gets_links()) graph_.info[item.slot].slack = item.slack;
-    if (item.leaves_place()) {
-      // First, so that a reader who meets the new row finds the slot there.
-      store_.changes.add(seq_, item.slot);
-      show_pending(item.slot);
-    }
+    if (item.leaves_place()) show_pending(item.slot);
     if (item.task == Task::kInsert && level > 0) store_.by_level[level].insert(item.slot);
     if (item.task != Task::kRemove) return;
     if (level > 0) store_.by_level[level].erase(item.slot);
@@ -234,6 +247,7 @@ class Writer {
   std::vector<Item> items_;
   Peers peers_;
   std::vector<std::byte> code_;
+  std::shared_ptr<OldCodes> old_codes_;
 };
 
 // How far the slot would move.
@@ -381,7 +395,10 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
 
   SlotSource slots(store);
   slots.reserve(inserts, changes.size());
-  Writer writer(store, options, changes.size());
+  const auto replaced = static_cast<std::size_t>(
+      std::count_if(changes.begin(), changes.end(),
+                    [](const Change& change) { return change.task != Task::kInsert; }));
+  Writer writer(store, options, changes.size(), replaced);
   CommitGuard guard(store);
   // Known keys first: a slot that is revived must not be taken by a new key of the same batch.
   for (const Change& change : changes) {
@@ -421,7 +438,7 @@ std::vector<std::uint8_t> remove(Store& store, const KeySpan& keys, const WriteO
   store.phases.check_ns += watch.lap_ns();
   if (changes.empty()) return removed;
   store.graph.rows.reserve(changes.size());
-  Writer writer(store, options, changes.size());
+  Writer writer(store, options, changes.size(), changes.size());
   CommitGuard guard(store);
   std::erase_if(changes, [&](const Change& change) {
     std::uint8_t& flags = store.graph.flags[change.slot];

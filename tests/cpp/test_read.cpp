@@ -28,10 +28,12 @@ std::vector<int> range(int begin, int end) {
 
 // An index and the map of its newest commit.
 struct Fixture {
-  explicit Fixture(KeyType type, Metric metric = Metric::kL2) : index(options(type, metric)) {}
+  explicit Fixture(KeyType type, Metric metric = Metric::kL2, Codes codes = Codes::kInt8)
+      : index(options(type, metric, codes)) {}
 
-  static IndexOptions options(KeyType type, Metric metric) {
+  static IndexOptions options(KeyType type, Metric metric, Codes codes) {
     IndexOptions options;
+    options.codes = codes;
     options.dim = kDim;
     options.metric = metric;
     options.key_type = type;
@@ -367,11 +369,46 @@ TEST_CASE("a search at a snapshot finds what was there although everything moved
 }
 
 TEST_CASE("a commit that is not published yet takes no recall from readers") {
+  const Matrix queries = VectorSource{kDim, 5}.matrix(50);
+  for (const Codes codes : {Codes::kInt8, Codes::kNone}) {
+    for (const int moved :
+         {20, 400, 800, 1100, 1500}) {  // few, some, and more than a beam can find
+      CAPTURE(moved);
+      Fixture fixture(KeyType::kInt64, Metric::kL2, codes);
+      fixture.upsert(range(0, 1500));
+      fixture.upsert(range(0, moved), false);
+      const Snapshot published = fixture.index.snapshot();
+      CHECK(recall_at(fixture.index, published, queries, 10) > 0.95);
+      fixture.remove(range(moved / 2, moved), false);  // a second one that nobody sees
+      CHECK(recall_at(fixture.index, published, queries, 10) > 0.95);
+      fixture.index.publish();
+      CHECK(recall_at(fixture.index, published, queries, 10) > 0.95);
+    }
+  }
+}
+
+TEST_CASE("a filtered search finds what a commit that is not published yet has moved") {
   Fixture fixture(KeyType::kInt64);
   fixture.upsert(range(0, 1500));
-  fixture.upsert(range(0, 1500), false);
-  const Snapshot published = fixture.index.snapshot();
-  CHECK(recall_at(fixture.index, published, VectorSource{kDim, 5}.matrix(50), 10) > 0.95);
+  const Filter allowed = fixture.index.filter(key_column(KeyType::kInt64, range(100, 1300)).span());
+  const Model before = fixture.model;
+  for (const int moved : {200, 1200}) {
+    fixture.upsert(range(0, moved), false);
+    SearchOptions search;
+    search.filter = &allowed;
+    search.ef = 64;
+    const Matrix queries = VectorSource{kDim, 6}.matrix(50);
+    const SearchResult exact = fixture.index.exact_search(queries.view(), 10, search);
+    const SearchResult found = fixture.index.search(queries.view(), 10, search);
+    std::size_t right = 0;
+    for (std::size_t i = 0; i < found.distances.size(); ++i) {
+      right += found.distances[i] <= exact.distances[i / 10 * 10 + 9] ? 1 : 0;
+    }
+    CHECK(right >= 475);
+    for (std::size_t q = 0; q < queries.rows(); ++q) {
+      REQUIRE_NOTHROW(require_true(found, q, 10, before, Metric::kL2, queries.row(q)));
+    }
+  }
 }
 
 }  // namespace

@@ -37,7 +37,8 @@ class InLists {
   // Sends for what the other functions will look at; the head first, the slots when it is there.
   void prefetch_head(std::size_t list) const noexcept { simd::prefetch(&heads_[list]); }
   void prefetch_slots(std::size_t list) const noexcept {
-    simd::prefetch_lines(data(heads_[list].block), 2 * simd::kCacheLineBytes);
+    const std::span<const Slot> slots = get(list);
+    if (!slots.empty()) simd::prefetch_lines(slots.data(), 2 * simd::kCacheLineBytes);
   }
   [[nodiscard]] std::size_t allocated_bytes() const noexcept;
 

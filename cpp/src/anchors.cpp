@@ -15,7 +15,6 @@ Anchors::Anchors(Graph& graph)
           static_cast<std::uint8_t>(std::clamp<std::size_t>(graph.base.cap() / 4, 2, 8))) {}
 
 std::vector<ForcedLink> Anchors::reattach(std::span<const Item> items, Counters& counters) {
-  ++stamp_;
   std::vector<Loose> loose;
   std::vector<ForcedLink> forced;
   detach(items, loose);
@@ -34,6 +33,8 @@ std::vector<ForcedLink> Anchors::reattach(std::span<const Item> items, Counters&
       loose.erase(loose.begin());
     }
   }
+  for (const Slot slot : reached_) graph_.flags[slot] &= static_cast<std::uint8_t>(~kReached);
+  reached_.clear();
   return forced;
 }
 
@@ -41,8 +42,8 @@ void Anchors::detach(std::span<const Item> items, std::vector<Loose>& loose) {
   const auto cut = [&](Slot slot) {
     SlotInfo& info = graph_.info[slot];
     if (info.anchor == kNoSlot) return;
-    assert(graph_.info[info.anchor].children > 0);
-    --graph_.info[info.anchor].children;
+    assert(graph_.children[info.anchor] > 0);
+    --graph_.children[info.anchor];
     info.anchor = kNoSlot;
   };
   for (const Item& item : items) {
@@ -71,22 +72,23 @@ void Anchors::choose_root(std::vector<Loose>& loose) {
 
 bool Anchors::reaches_root(Slot slot) {
   walk_.clear();
-  for (Slot at = slot; at != root_ && graph_.info[at].reached != stamp_;
+  for (Slot at = slot; at != root_ && (graph_.flags[at] & kReached) == 0;
        at = graph_.info[at].anchor) {
     if (graph_.info[at].anchor == kNoSlot) return false;
     walk_.push_back(at);
   }
-  for (const Slot passed : walk_) graph_.info[passed].reached = stamp_;
+  for (const Slot passed : walk_) graph_.flags[passed] |= kReached;
+  reached_.insert(reached_.end(), walk_.begin(), walk_.end());
   return true;
 }
 
 bool Anchors::accepts(Slot slot) {
-  return graph_.info[slot].children < max_children_ && reaches_root(slot);
+  return graph_.children[slot] < max_children_ && reaches_root(slot);
 }
 
 void Anchors::attach(Slot child, Slot anchor, std::vector<ForcedLink>& forced) {
   graph_.info[child].anchor = anchor;
-  ++graph_.info[anchor].children;
+  ++graph_.children[anchor];
   forced.push_back({child, anchor});
   forced.push_back({anchor, child});
 }
@@ -153,7 +155,7 @@ Slot Anchors::place_in_tree(const std::vector<ForcedLink>& forced) const {
   std::vector<Slot> links(graph_.base.cap());
   for (std::size_t i = 0; i < queue.size(); ++i) {
     const Slot slot = queue[i];
-    if (graph_.info[slot].children < max_children_) return slot;
+    if (graph_.children[slot] < max_children_) return slot;
     const std::size_t n = graph_.base.read(slot, links.data());
     for (std::size_t j = 0; j < n; ++j) {
       if (graph_.info[links[j]].anchor == slot) queue.push_back(links[j]);

@@ -56,9 +56,9 @@ class Anchors {
   Graph& graph_;
   std::uint8_t max_children_;
   Slot root_ = kNoSlot;
-  // info.reached == stamp_: known to reach the root in this call. Attachments are only added after
-  // the detaching at its start, so such knowledge stays true, and walks are short.
-  std::uint32_t stamp_ = 0;
+  // Flagged kReached: known to reach the root in this call. Attachments are only added after the
+  // detaching at its start, so such knowledge stays true, and walks are short.
+  std::vector<Slot> reached_;
   std::vector<Slot> walk_;
   std::vector<Neighbor> near_;
 };

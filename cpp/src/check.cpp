@@ -123,7 +123,7 @@ class Checker {
       for (const Slot passed : path) settled[passed] = 1;
     }
     for (Slot slot = 1; slot < end_; ++slot) {
-      if (live(slot) && children[slot] != graph_.info[slot].children) ++report_.anchor_errors;
+      if (live(slot) && children[slot] != graph_.children[slot]) ++report_.anchor_errors;
     }
   }
 

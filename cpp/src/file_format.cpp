@@ -494,7 +494,7 @@ class Loader {
       reader_.require(anchor != kNoSlot && live(anchor) && graph.base.contains(slot, anchor) &&
                           graph.base.contains(anchor, slot),
                       "an anchor without a mutual link");
-      reader_.require(++graph.info[anchor].children <= store_->anchors.max_children(),
+      reader_.require(++graph.children[anchor] <= store_->anchors.max_children(),
                       "too many slots at one anchor");
       path.clear();
       for (Slot at = slot; settled[at] == 0; at = graph.info[at].anchor) {

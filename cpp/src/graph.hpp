@@ -35,14 +35,13 @@ enum SlotFlag : std::uint8_t {
   kLeaving = 4,   // will be removed by the batch under way: no new links to it
   kInFreeList = 8,
   kPending = 16,  // its planned row is not its linked row
+  kReached = 32,  // see Anchors
 };
 
 struct SlotInfo {
-  std::uint64_t key;      // StoredKey as bits; kept after removal until the slot is used again
-  Slot anchor;            // its parent in the spanning tree; kNoSlot for the root
-  std::uint32_t reached;  // see Anchors
-  float slack;            // see drift.hpp
-  std::uint8_t children;  // slots anchored here
+  std::uint64_t key;  // StoredKey as bits; kept after removal until the slot is used again
+  Slot anchor;        // its parent in the spanning tree; kNoSlot for the root
+  float slack;        // see drift.hpp
 };
 
 class Graph {
@@ -67,6 +66,7 @@ class Graph {
   Plane<std::uint32_t> pending_of;             // by slot: its place in `pending`, or 0
   Plane<std::atomic<std::uint32_t>> upper_of;  // first list of the slot in `upper`; 0: level 0 only
   Plane<SlotInfo> info;
+  Plane<std::uint8_t> children;   // by slot: how many are anchored there
   Plane<std::uint8_t> flags;      // by slot: SlotFlags; close together, as plans look at many
   LinkTable base;                 // level 0, one list a slot
   LinkTable upper;                // levels above; the lists of a slot lie side by side
@@ -110,6 +110,7 @@ class Graph {
     pending_of.ensure(end);
     upper_of.ensure(end);
     info.ensure(end);
+    children.ensure(end);
     flags.ensure(end);
     base.ensure(end);
   }

@@ -162,8 +162,8 @@ Stats Index::stats() const {
   stats.key_bytes = store_->keys.bytes();
   stats.other_bytes = graph.rows.header_bytes() + graph.row_of.allocated_bytes() +
                       graph.pending_of.allocated_bytes() + graph.upper_of.allocated_bytes() +
-                      graph.info.allocated_bytes() + graph.flags.allocated_bytes() +
-                      graph.upper_top.allocated_bytes();
+                      graph.info.allocated_bytes() + graph.children.allocated_bytes() +
+                      graph.flags.allocated_bytes() + graph.upper_top.allocated_bytes();
   const Slot entry = graph.entry.load(std::memory_order_relaxed);
   stats.max_level = entry == kNoSlot ? 0 : graph.level_of(entry);
   stats.degrees.assign(graph.base.cap() + 1, 0);

@@ -136,7 +136,8 @@ void InLists::clear(std::size_t list) {
 }
 
 std::size_t InLists::allocated_bytes() const noexcept {
-  return heads_.allocated_bytes() + chunk_bytes_total_;
+  const std::size_t unused = chunk_bytes_total_ == 0 ? 0 : kChunkUnits - open_unit_;
+  return heads_.allocated_bytes() + chunk_bytes_total_ - unused * kUnitSlots * sizeof(Slot);
 }
 
 LinkTable::LinkTable(std::size_t cap)

@@ -32,17 +32,27 @@ std::byte* map_aligned(std::size_t bytes) {
 }
 #endif
 
-std::byte* allocate_chunk(std::size_t bytes, [[maybe_unused]] bool huge) {
+std::byte* allocate_chunk(std::size_t bytes) {
 #ifdef UPVEC_HAS_MMAP
-  std::byte* chunk = map_aligned(bytes);
-#ifdef MADV_HUGEPAGE
-  if (huge) madvise(chunk, bytes, MADV_HUGEPAGE);
-#endif
-  return chunk;
+  return map_aligned(bytes);
 #else
   auto* chunk = static_cast<std::byte*>(::operator new (bytes, std::align_val_t{64}));
   std::memset(chunk, 0, bytes);
   return chunk;
+#endif
+}
+
+// Asks for huge pages: at the first touch, and for what was touched already.
+void use_huge_pages([[maybe_unused]] std::byte* chunk, [[maybe_unused]] std::size_t bytes,
+                    [[maybe_unused]] bool touched) noexcept {
+#ifdef MADV_HUGEPAGE
+  madvise(chunk, bytes, MADV_HUGEPAGE);
+#endif
+#ifdef __linux__
+  // From Linux 6.1 on; older ones refuse it, and do so in time by themselves. glibc 2.36 has no
+  // name for it yet.
+  constexpr int kCollapse = 25;
+  if (touched) madvise(chunk, bytes, kCollapse);
 #endif
 }
 
@@ -79,13 +89,29 @@ BytePlane::~BytePlane() {
 }
 
 void BytePlane::ensure(std::size_t count) {
-  while (capacity() < count) {
-    if (chunks_ >= max_chunks_) throw std::bad_alloc();
-    // The first chunk stays on small pages: an index of a few rows should not cost megabytes.
-    std::byte* chunk = allocate_chunk(chunk_bytes_, chunks_ > 0);
-    directory_[chunks_].store(chunk, std::memory_order_release);
-    ++chunks_;
+  const std::size_t chunks_before = chunks_;
+  while (capacity() < count) add_chunk();
+  count_ = std::max(count_, count);
+  // The first chunk stays on small pages: an index of a few rows should not cost megabytes. Another
+  // gets huge ones once all of it is needed, so that no half-empty chunk costs more than its
+  // records.
+  for (; (full_chunks_ + 1) << shift_ <= count_; ++full_chunks_) {
+    if (full_chunks_ == 0) continue;
+    use_huge_pages(directory_[full_chunks_].load(std::memory_order_relaxed), chunk_bytes_,
+                   full_chunks_ < chunks_before);
   }
+}
+
+void BytePlane::add_chunk() {
+  if (chunks_ >= max_chunks_) throw std::bad_alloc();
+  directory_[chunks_].store(allocate_chunk(chunk_bytes_), std::memory_order_release);
+  ++chunks_;
+}
+
+std::size_t BytePlane::allocated_bytes() const noexcept {
+  constexpr std::size_t kPageBytes = 4096;
+  const std::size_t rest = (count_ - (full_chunks_ << shift_)) * stride_bytes_;
+  return full_chunks_ * chunk_bytes_ + (rest + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
 
 }  // namespace upvec

@@ -37,15 +37,20 @@ class BytePlane {
     return chunk + (i & mask_) * stride_bytes_;
   }
   [[nodiscard]] std::size_t capacity() const noexcept { return chunks_ << shift_; }
-  [[nodiscard]] std::size_t allocated_bytes() const noexcept { return chunks_ * chunk_bytes_; }
+  // Memory that the records take: whole chunks, and of the last the pages that may have been used.
+  [[nodiscard]] std::size_t allocated_bytes() const noexcept;
 
  private:
+  void add_chunk();
+
   std::size_t stride_bytes_;
   unsigned shift_;
   std::size_t mask_;
   std::size_t chunk_bytes_;
   std::size_t max_chunks_;
   std::size_t chunks_ = 0;
+  std::size_t full_chunks_ = 0;  // all of whose records are asked for
+  std::size_t count_ = 0;        // records asked for
   std::atomic<std::byte*>* directory_;
 };
 

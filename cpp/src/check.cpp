@@ -131,7 +131,7 @@ class Checker {
     std::size_t live_keys = 0;
     store_.keys.for_each([&](StoredKey key, std::uint32_t slot) {
       if (slot == kNoSlot || slot >= end_ ||
-          graph_.info[slot].key != static_cast<std::uint64_t>(key)) {
+          graph_.key_of(slot) != static_cast<std::uint64_t>(key)) {
         ++report_.key_errors;
       } else if (live(slot)) {
         ++live_keys;

@@ -69,7 +69,7 @@ std::string digest(const Store& store) {
     const SlotInfo& info = graph.info[slot];
     const bool live = (graph.flags[slot] & kLive) != 0;
     digest.add(live ? 1 : 0);
-    add_key(digest, store, info.key);
+    add_key(digest, store, graph.key_of(slot));
     digest.add(info.anchor);
     digest.add(live ? std::bit_cast<std::uint32_t>(info.slack) : 0);
     for (unsigned level = 0; level <= graph.level_of(slot); ++level) {

@@ -140,7 +140,7 @@ class Saver {
   [[nodiscard]] std::vector<std::byte> key_section() const {
     std::vector<std::byte> out;
     for (Slot slot = 1; slot < end_; ++slot) {
-      const StoredKey key{graph_.info[slot].key};
+      const StoredKey key{graph_.key_of(slot)};
       if (store_.options.key_type == KeyType::kInt64) {
         put(out, KeyIndex::int_of(key));
       } else {
@@ -378,6 +378,7 @@ class Loader {
   void load_keys() {
     Reader in = section(2);
     store_->keys.reserve(header_.end - 1);
+    keys_.resize(header_.end);
     for (Slot slot = 1; slot < header_.end; ++slot) {
       const std::size_t before = store_->keys.size();
       StoredKey key;
@@ -392,7 +393,11 @@ class Loader {
             KeySpan::strings(offsets, reinterpret_cast<const char*>(text.data())), 0, slot);
       }
       in.require(store_->keys.size() == before + 1, "one key for two slots");
-      store_->graph.info[slot].key = static_cast<std::uint64_t>(key);
+      if (live(slot)) {
+        keys_[slot] = static_cast<std::uint64_t>(key);
+      } else {
+        store_->graph.free_keys.emplace(slot, static_cast<std::uint64_t>(key));
+      }
     }
     in.require(in.left() == 0, "bytes after the last key");
   }
@@ -411,7 +416,7 @@ class Loader {
       in.require(prepare_vector(header_.options, stored.data(), vector, graph.rows.padded_dim()) &&
                      std::memcmp(vector, stored.data(), row_bytes) == 0,
                  "a vector that cannot be stored");
-      graph.rows.header(row).set(header_.seq, graph.info[slot].key, kNoRow, false);
+      graph.rows.header(row).set(header_.seq, keys_[slot], kNoRow, false);
       graph.row_of[slot].store(row, std::memory_order_release);
       if (graph.has_codes) graph.code_space.encode(vector, graph.codes.at(slot));
     }
@@ -534,6 +539,7 @@ class Loader {
   Header header_;
   std::array<std::span<const std::byte>, kSections + 1> sections_;
   std::shared_ptr<Store> store_;
+  std::vector<std::uint64_t> keys_;  // StoredKey as bits, of live slots
 };
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include <atomic>
 #include <cstdint>
 #include <set>
+#include <unordered_map>
 
 #include "codes.hpp"
 #include "links.hpp"
@@ -39,9 +40,8 @@ enum SlotFlag : std::uint8_t {
 };
 
 struct SlotInfo {
-  std::uint64_t key;  // StoredKey as bits; kept after removal until the slot is used again
-  Slot anchor;        // its parent in the spanning tree; kNoSlot for the root
-  float slack;        // see drift.hpp
+  Slot anchor;  // its parent in the spanning tree; kNoSlot for the root
+  float slack;  // see drift.hpp
 };
 
 class Graph {
@@ -66,8 +66,10 @@ class Graph {
   Plane<std::uint32_t> pending_of;             // by slot: its place in `pending`, or 0
   Plane<std::atomic<std::uint32_t>> upper_of;  // first list of the slot in `upper`; 0: level 0 only
   Plane<SlotInfo> info;
-  Plane<std::uint8_t> children;   // by slot: how many are anchored there
-  Plane<std::uint8_t> flags;      // by slot: SlotFlags; close together, as plans look at many
+  Plane<std::uint8_t> children;  // by slot: how many are anchored there
+  Plane<std::uint8_t> flags;     // by slot: SlotFlags; close together, as plans look at many
+  // Of free slots that show no row any more: what they held last.
+  std::unordered_map<Slot, std::uint64_t> free_keys;
   LinkTable base;                 // level 0, one list a slot
   LinkTable upper;                // levels above; the lists of a slot lie side by side
   Plane<std::uint8_t> upper_top;  // per list of `upper`: levels above 0 of the block it belongs to
@@ -102,6 +104,12 @@ class Graph {
   }
   [[nodiscard]] const float* planned_vector(Slot slot) const noexcept {
     return rows.vector(planned_row(slot));
+  }
+
+  // The StoredKey, as bits, that a slot holds, or held last.
+  [[nodiscard]] std::uint64_t key_of(Slot slot) const {
+    const Row row = planned_row(slot);
+    return row != kNoRow ? rows.header(row).key : free_keys.at(slot);
   }
 
   void ensure_slots(std::size_t end) {

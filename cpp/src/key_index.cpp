@@ -19,7 +19,7 @@ namespace upvec {
 namespace {
 
 constexpr std::size_t kMinCapacity = 8;
-constexpr std::size_t kMaxCapacity = std::size_t{1} << 32;
+constexpr std::size_t kMaxCapacity = (std::size_t{1} << 32) - 1;
 constexpr std::size_t kMaxStringBytes = 0xffffffff;
 
 // The bytes of the string follow the record.
@@ -37,6 +37,27 @@ std::size_t record_bytes(std::size_t length) noexcept { return sizeof(Record) + 
 // Three quarters: linear probing then looks at 2.5 entries for a key that is there, 8.5 for one
 // that is not, four of them to a cache line.
 bool is_full(std::size_t used, std::size_t capacity) noexcept { return used * 4 >= capacity * 3; }
+
+// By an eighth, as every entry counts in the memory of a vector: a table is then filled to between
+// 2/3 and 3/4, and an entry was moved eight times on average, which is nothing to a row's links.
+std::size_t larger(std::size_t capacity) noexcept {
+  return std::max(kMinCapacity, (capacity + capacity / 8 + 4) / 4 * 4);
+}
+
+// Where the search for a tag begins: any capacity will do, not powers of two alone (Lemire, Fast
+// Random Integer Generation in an Interval, 2019, section 2).
+std::uint32_t home_of(std::uint32_t tag, std::uint32_t capacity) noexcept {
+  return static_cast<std::uint32_t>(std::uint64_t{tag} * capacity >> 32);
+}
+
+std::uint32_t next_to(std::uint32_t at, std::uint32_t capacity) noexcept {
+  return at + 1 == capacity ? 0 : at + 1;
+}
+
+// Steps from one place to another.
+std::uint32_t steps(std::uint32_t from, std::uint32_t to, std::uint32_t capacity) noexcept {
+  return to >= from ? to - from : to + (capacity - from);
+}
 
 std::uint32_t tag_of(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash); }
 
@@ -62,12 +83,6 @@ std::string_view KeyIndex::string_of(StoredKey key) noexcept {
 
 void KeyIndex::FreeEntries::operator()(Entry* entries) const noexcept {
   ::operator delete (entries, std::align_val_t{simd::kCacheLineBytes});
-}
-
-std::size_t KeyIndex::Stripe::capacity() const noexcept {
-  return entries.load(std::memory_order_relaxed) == nullptr
-             ? 0
-             : std::size_t{mask.load(std::memory_order_relaxed)} + 1;
 }
 
 KeyIndex::KeyIndex(KeyType type, std::uint64_t seed)
@@ -103,10 +118,10 @@ KeyIndex::Entries KeyIndex::allocate(std::size_t capacity) {
 }
 
 // Into a table that has a free entry and not this key.
-void KeyIndex::place(Entry* entries, std::uint32_t mask, const Entry& entry) noexcept {
-  std::uint32_t at = entry.tag & mask;
+void KeyIndex::place(Entry* entries, std::uint32_t capacity, const Entry& entry) noexcept {
+  std::uint32_t at = home_of(entry.tag, capacity);
   while (entries[at].value != kNoValue) {
-    at = (at + 1) & mask;
+    at = next_to(at, capacity);
   }
   entries[at] = entry;
 }
@@ -118,8 +133,9 @@ KeyIndex::Entry* KeyIndex::lookup(const Stripe& stripe, std::uint32_t tag,
   if (entries == nullptr) {
     return nullptr;
   }
-  const std::uint32_t mask = stripe.mask.load(std::memory_order_relaxed);
-  for (std::uint32_t at = tag & mask; entries[at].value != kNoValue; at = (at + 1) & mask) {
+  const std::uint32_t capacity = stripe.capacity.load(std::memory_order_relaxed);
+  for (std::uint32_t at = home_of(tag, capacity); entries[at].value != kNoValue;
+       at = next_to(at, capacity)) {
     if (matches(entries[at])) {
       return entries + at;
     }
@@ -144,10 +160,10 @@ void KeyIndex::prefetch_home(std::uint64_t hash) const noexcept {
   const Stripe& stripe = stripe_of(hash);
   // Without the lock these two may belong to different tables; a prefetch of a wrong address is
   // harmless.
-  const std::uint32_t mask = stripe.mask.load(std::memory_order_relaxed);
+  const std::uint32_t capacity = stripe.capacity.load(std::memory_order_relaxed);
   const Entry* const entries = stripe.entries.load(std::memory_order_relaxed);
   const auto address = reinterpret_cast<std::uintptr_t>(entries) +
-                       std::uintptr_t{tag_of(hash) & mask} * sizeof(Entry);
+                       std::uintptr_t{home_of(tag_of(hash), capacity)} * sizeof(Entry);
   simd::prefetch(reinterpret_cast<const void*>(address));  // NOLINT: never dereferenced
 }
 
@@ -215,18 +231,18 @@ void KeyIndex::release(StoredKey key) noexcept {
 // The new table is filled beside the old one, so finders wait for the swap of a pointer only.
 void KeyIndex::grow(Stripe& stripe, std::size_t capacity) {
   Entries fresh = allocate(capacity);
-  const auto mask = static_cast<std::uint32_t>(capacity - 1);
+  const auto entries = static_cast<std::uint32_t>(capacity);
   Entry* const old = stripe.entries.load(std::memory_order_relaxed);
-  const std::size_t old_capacity = stripe.capacity();
+  const std::size_t old_capacity = stripe.capacity.load(std::memory_order_relaxed);
   for (std::size_t e = 0; e < old_capacity; ++e) {
     if (old[e].value != kNoValue) {
-      place(fresh.get(), mask, old[e]);
+      place(fresh.get(), entries, old[e]);
     }
   }
   {
     const std::scoped_lock guard(stripe.lock);
     stripe.entries.store(fresh.release(), std::memory_order_relaxed);
-    stripe.mask.store(mask, std::memory_order_relaxed);
+    stripe.capacity.store(entries, std::memory_order_relaxed);
   }
   FreeEntries()(old);
   entry_bytes_.fetch_add((capacity - old_capacity) * sizeof(Entry), std::memory_order_relaxed);
@@ -242,14 +258,13 @@ StoredKey KeyIndex::assign(const KeySpan& keys, std::size_t i, std::uint32_t val
     return entry->key;
   }
   // What can throw comes before what changes.
-  if (is_full(stripe.used, stripe.capacity())) {
-    grow(stripe, std::max(kMinCapacity, stripe.capacity() * 2));
-  }
+  const std::size_t capacity = stripe.capacity.load(std::memory_order_relaxed);
+  if (is_full(stripe.used, capacity)) grow(stripe, larger(capacity));
   const StoredKey key = store(keys, i);
   {
     const std::scoped_lock guard(stripe.lock);
     place(stripe.entries.load(std::memory_order_relaxed),
-          stripe.mask.load(std::memory_order_relaxed), Entry{key, value, tag_of(key_hash)});
+          stripe.capacity.load(std::memory_order_relaxed), Entry{key, value, tag_of(key_hash)});
   }
   ++stripe.used;
   size_.fetch_add(1, std::memory_order_relaxed);
@@ -259,13 +274,14 @@ StoredKey KeyIndex::assign(const KeySpan& keys, std::size_t i, std::uint32_t val
 // Closes the gap by moving back the entries that may stand nearer to their home.
 void KeyIndex::remove(Stripe& stripe, Entry* entry) noexcept {
   Entry* const entries = stripe.entries.load(std::memory_order_relaxed);
-  const std::uint32_t mask = stripe.mask.load(std::memory_order_relaxed);
+  const std::uint32_t capacity = stripe.capacity.load(std::memory_order_relaxed);
   auto gap = static_cast<std::uint32_t>(entry - entries);
   {
     const std::scoped_lock guard(stripe.lock);
-    for (std::uint32_t at = (gap + 1) & mask; entries[at].value != kNoValue; at = (at + 1) & mask) {
-      const std::uint32_t home = entries[at].tag & mask;
-      if (((at - home) & mask) >= ((at - gap) & mask)) {
+    for (std::uint32_t at = next_to(gap, capacity); entries[at].value != kNoValue;
+         at = next_to(at, capacity)) {
+      const std::uint32_t home = home_of(entries[at].tag, capacity);
+      if (steps(home, at, capacity) >= steps(gap, at, capacity)) {
         entries[gap] = entries[at];
         gap = at;
       }
@@ -305,11 +321,10 @@ void KeyIndex::reserve(std::size_t keys) {
   // Hashes spread keys over stripes like dice: four standard deviations above the mean.
   const double mean = static_cast<double>(keys) / kStripes;
   const auto wanted = static_cast<std::size_t>(std::ceil(mean + 4 * std::sqrt(mean)));
-  const std::size_t capacity = std::max(kMinCapacity, std::bit_ceil(wanted * 4 / 3 + 1));
-  for (std::size_t s = 0; s < kStripes; ++s) {
-    if (stripes_[s].capacity() < capacity && keys > 0) {
-      grow(stripes_[s], capacity);
-    }
+  const std::size_t least = wanted * 4 / 3 + 1;
+  for (std::size_t s = 0; s < kStripes && keys > 0; ++s) {
+    const std::size_t capacity = stripes_[s].capacity.load(std::memory_order_relaxed);
+    if (capacity < least) grow(stripes_[s], std::max((least + 3) / 4 * 4, larger(capacity)));
   }
 }
 

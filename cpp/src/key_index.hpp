@@ -88,18 +88,16 @@ class KeyIndex {
   struct alignas(64) Stripe {
     mutable SpinRwLock lock;
     // Atomic only for prefetch(), which looks without the lock and follows neither.
-    std::atomic<std::uint32_t> mask = 0;
-    std::atomic<Entry*> entries = nullptr;  // mask + 1 of them, or null
-    std::size_t used = 0;                   // writer only
-
-    [[nodiscard]] std::size_t capacity() const noexcept;
+    std::atomic<std::uint32_t> capacity = 0;
+    std::atomic<Entry*> entries = nullptr;
+    std::size_t used = 0;  // writer only
   };
 
   static constexpr unsigned kStripeBits = 6;
   static constexpr std::size_t kStripes = std::size_t{1} << kStripeBits;
 
   static Entries allocate(std::size_t capacity);
-  static void place(Entry* entries, std::uint32_t mask, const Entry& entry) noexcept;
+  static void place(Entry* entries, std::uint32_t capacity, const Entry& entry) noexcept;
   template <class Matches>
   static Entry* lookup(const Stripe& stripe, std::uint32_t tag, const Matches& matches) noexcept;
 
@@ -131,7 +129,7 @@ template <class Visit>
 void KeyIndex::for_each(Visit&& visit) const {
   for (std::size_t s = 0; s < kStripes; ++s) {
     const Entry* const entries = stripes_[s].entries.load(std::memory_order_relaxed);
-    const std::size_t capacity = stripes_[s].capacity();
+    const std::size_t capacity = stripes_[s].capacity.load(std::memory_order_relaxed);
     for (std::size_t e = 0; e < capacity; ++e) {
       if (entries[e].value != kNoValue) {
         visit(entries[e].key, entries[e].value);

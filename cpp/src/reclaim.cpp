@@ -119,6 +119,7 @@ class Reclaimer {
 
   // Until just now a reader of any version could come here.
   void clear(const Retired& tombstone) {
+    store_.graph.free_keys.emplace(tombstone.slot, header(tombstone.row).key);
     store_.graph.row_of[tombstone.slot].store(kNoRow, std::memory_order_release);
     lists_.unlinked(store_.head + 1, tombstone.row);
   }

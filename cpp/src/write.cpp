@@ -96,7 +96,11 @@ class Writer {
     std::atomic<Row>& current = graph_.row_of[change.slot];
     const Row previous = current.load(std::memory_order_relaxed);
     graph_.rows.header(row).set(seq_, key, previous, change.task == Task::kRemove);
-    if (previous != kNoRow) store_.retired.row(seq_, change.slot, previous, row);
+    if (previous != kNoRow) {
+      store_.retired.row(seq_, change.slot, previous, row);
+    } else {
+      graph_.free_keys.erase(change.slot);
+    }
     if (change.task == Task::kRemove) store_.retired.tombstone(seq_, change.slot, row);
     switch (change.task) {
       case Task::kInsert:  // not linked yet: its linked row may be the new one at once
@@ -295,14 +299,17 @@ class SlotSource {
   // The slot that a removed key left, if nobody took it since.
   void revive(Slot slot) { store_.graph.flags[slot] |= kLive; }
 
-  Slot take(const KeySpan& keys, std::size_t i, std::uint64_t seq) {
+  struct Taken {
+    Slot slot;
+    std::uint64_t key;
+  };
+  Taken take(const KeySpan& keys, std::size_t i, std::uint64_t seq) {
     const Slot slot = next_free(seq);
-    SlotInfo& info = store_.graph.info[slot];
-    info.key = static_cast<std::uint64_t>(store_.keys.assign(keys, i, slot));
+    const StoredKey key = store_.keys.assign(keys, i, slot);
     store_.graph.flags[slot] |= kLive;
     // Decorrelated from the place in the key index, which uses the top bits of the same hash.
     store_.set_level(slot, store_.draw_level(store_.keys.hash(keys, i) * 0x9e3779b97f4a7c15ULL));
-    return slot;
+    return {slot, static_cast<std::uint64_t>(key)};
   }
 
  private:
@@ -313,10 +320,10 @@ class SlotSource {
       std::uint8_t& flags = store_.graph.flags[slot];
       flags &= static_cast<std::uint8_t>(~kInFreeList);
       if ((flags & kLive) != 0) continue;  // revived
-      const SlotInfo& info = store_.graph.info[slot];
+      const std::uint64_t key = store_.graph.key_of(slot);
       store_.keys_erased_at.store(seq, std::memory_order_seq_cst);
-      store_.keys.erase(StoredKey{info.key});
-      store_.retired.key(seq, slot, info.key);
+      store_.keys.erase(StoredKey{key});
+      store_.retired.key(seq, slot, key);
       return slot;
     }
     const Slot slot = store_.graph.slot_end.load(std::memory_order_relaxed);
@@ -406,11 +413,16 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
   }
   for (Change& change : changes) {
     if (change.task == Task::kInsert) ++store.live;
-    if (change.slot == kNoSlot) change.slot = slots.take(keys, change.position, store.head + 1);
-    const float* const vector = prepared.row(change.position);
-    SlotInfo& info = store.graph.info[change.slot];
-    if (change.task == Task::kDrift) info.slack -= change.drift;
-    writer.write_row(change, info.key, vector);
+    std::uint64_t key = 0;
+    if (change.slot == kNoSlot) {
+      const SlotSource::Taken taken = slots.take(keys, change.position, store.head + 1);
+      change.slot = taken.slot;
+      key = taken.key;
+    } else {
+      key = store.graph.key_of(change.slot);
+    }
+    if (change.task == Task::kDrift) store.graph.info[change.slot].slack -= change.drift;
+    writer.write_row(change, key, prepared.row(change.position));
   }
   writer.relink(changes);
   writer.finish(options.publish);
@@ -449,7 +461,7 @@ std::vector<std::uint8_t> remove(Store& store, const KeySpan& keys, const WriteO
   });
   for (const Change& change : changes) {
     // The tombstone carries the vector: readers of older versions may still pass through.
-    writer.write_row(change, store.graph.info[change.slot].key,
+    writer.write_row(change, store.graph.key_of(change.slot),
                      store.graph.planned_vector(change.slot));
   }
   store.live -= changes.size();

@@ -66,6 +66,24 @@ TEST_CASE("records of any size neither overlap nor leave their chunk") {
   }
 }
 
+TEST_CASE("what a plane counts are whole chunks, and the pages of the last that may be in use") {
+  BytePlane plane(64);
+  plane.ensure(1);
+  CHECK(plane.allocated_bytes() == 4096);
+  plane.ensure(65);
+  CHECK(plane.allocated_bytes() == 2 * 4096);
+  const std::size_t a_chunk = plane.capacity();
+  plane.ensure(a_chunk);
+  CHECK(plane.allocated_bytes() == a_chunk * 64);
+  plane.ensure(a_chunk + 1);
+  CHECK(plane.allocated_bytes() == a_chunk * 64 + 4096);
+  plane.at(a_chunk)[0] = std::byte{7};
+  plane.ensure(2 * a_chunk);  // asks for huge pages under what is there
+  CHECK(plane.at(a_chunk)[0] == std::byte{7});
+  plane.ensure(10 * a_chunk + 10);
+  CHECK(plane.allocated_bytes() == 10 * a_chunk * 64 + 4096);
+}
+
 TEST_CASE("vectors start on cache lines") {
   BytePlane plane(64 * 3);
   plane.ensure(50'000);

@@ -20,7 +20,7 @@ TEST_CASE("a pool holds the nearest candidates in order, ties by slot") {
   upvec::testing::Random random(3);
   CandidatePool pool;
   for (int round = 0; round < 200; ++round) {
-    const std::size_t capacity = 1 + random() % 20;
+    const std::size_t capacity = 1 + random() % 80;
     pool.begin(capacity);
     std::vector<Neighbor> all;
     for (Slot slot = 1; slot <= random() % 100; ++slot) {
@@ -55,6 +55,20 @@ TEST_CASE("a pool pops every candidate once, nearest first, also those that came
   pool.insert({8.0F, 8});  // drops 9
   CHECK(pool.pop() == 8);
   CHECK(pool.pop() == kNoSlot);
+}
+
+TEST_CASE("a pool pops only what is among its nearest `width`, and remembers the others") {
+  CandidatePool pool;
+  pool.begin(4, 2);
+  for (const Slot slot : {9U, 3U, 7U, 5U}) pool.insert({static_cast<float>(slot), slot});
+  CHECK(pool.pop() == 3);
+  CHECK(pool.pop() == 5);
+  CHECK(pool.pop() == kNoSlot);
+  CHECK(pool.size() == 4);
+  pool.insert({1.0F, 1});  // now 3 is the second, and was popped
+  CHECK(pool.pop() == 1);
+  CHECK(pool.pop() == kNoSlot);
+  CHECK(pool[3].slot == 7);
 }
 
 TEST_CASE("every search meets every slot anew, also after the marks have wrapped") {

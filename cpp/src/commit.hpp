@@ -1,8 +1,9 @@
 // Commit: writes what was planned, one new list per touched slot.
 //
-// All that a sub-batch wants of a list is gathered first and grouped by list; then every list is
-// written once, by one thread, so no list needs a lock; then the in-lists are brought in line,
-// again one list at a time. Each result depends on the plans alone, never on the number of threads.
+// Workers note what each plan wants of which list, by share of the lists. Then every share is
+// sorted by list and every list written once, by one thread, so no list needs a lock; then the
+// in-lists are brought in line, again one list at a time. Each result depends on the plans alone,
+// never on the number of threads.
 #pragma once
 
 #include <array>

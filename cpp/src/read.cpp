@@ -250,7 +250,15 @@ class Searcher {
       scan_codes(
           slots - 1, [](std::size_t i) { return static_cast<Slot>(i + 1); },
           [this](Slot slot, std::size_t) { return graph_.codes.at(slot); },
-          [this](Slot slot) { return shows_newest(slot); }, scratch);
+          [this, slots](Slot slot) {
+            constexpr Slot kHeadersAhead = 8;
+            if (slot + kHeadersAhead < slots) {
+              const Row later = graph_.row_of[slot + kHeadersAhead].load(std::memory_order_acquire);
+              simd::prefetch(&graph_.rows.header(later));
+            }
+            return shows_newest(slot);
+          },
+          scratch);
     } else {
       // Slots that came into this neighbourhood since then crowd out those that were here.
       for (std::size_t width = 2 * ef; width <= std::min(kWidest * ef, slots); width *= 2) {

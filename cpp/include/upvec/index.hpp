@@ -102,7 +102,7 @@ struct WritePhases {
   std::uint64_t rows_ns = 0;     // take slots, write rows
   std::uint64_t plan_ns = 0;     // choose links
   std::uint64_t anchors_ns = 0;  // keep the spanning tree
-  std::uint64_t gather_ns = 0;   // sort what was chosen by the lists that it changes
+  std::uint64_t gather_ns = 0;   // hand that over: what one thread does of it
   std::uint64_t lists_ns = 0;    // change the lists
   std::uint64_t settle_ns = 0;   // show the new rows
   std::uint64_t sections = 0;    // how often work was shared out

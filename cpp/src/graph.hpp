@@ -24,6 +24,7 @@
 #include "rows.hpp"
 #include "scratch.hpp"
 #include "space.hpp"
+#include "upvec/error.hpp"
 
 namespace upvec {
 
@@ -109,7 +110,11 @@ class Graph {
   // The StoredKey, as bits, that a slot holds, or held last.
   [[nodiscard]] std::uint64_t key_of(Slot slot) const {
     const Row row = planned_row(slot);
-    return row != kNoRow ? rows.header(row).key : free_keys.at(slot);
+    if (row != kNoRow) return rows.header(row).key;
+    const auto free = free_keys.find(slot);
+    if (free != free_keys.end()) return free->second;
+    throw Error(ErrorCode::kLimit,
+                "memory ran out in the middle of an earlier commit; the index can be read only");
   }
 
   void ensure_slots(std::size_t end) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "codes.hpp"
+#include "fence.hpp"
 #include "planes.hpp"
 
 namespace upvec {
@@ -31,6 +32,7 @@ class OldCodes {
     slots_[i] = slot;
     space.copy(code, reinterpret_cast<std::byte*>(&codes_[i * words_]));
     size_.store(i + 1, std::memory_order_release);
+    release_fence();  // before anything of the slot changes
   }
   [[nodiscard]] std::uint64_t commit() const noexcept { return commit_; }
   [[nodiscard]] std::size_t size() const noexcept { return size_.load(std::memory_order_acquire); }

@@ -171,7 +171,12 @@ void choose_bridges(const Points& points, const Item& item, unsigned level, Leve
     if ((graph.flags[target] & kInFlight) != 0 || (stays && !graph.is_pending(target))) continue;
     linked.resize(table.cap());
     linked.resize(table.read(graph.list_of(target, level), linked.data()));
-    if (linked.size() > bridge_below(table.cap())) continue;
+    // Links to slots of this sub-batch may all be lost.
+    const auto stay =
+        static_cast<std::size_t>(std::count_if(linked.begin(), linked.end(), [&](Slot slot) {
+          return (graph.flags[slot] & kInFlight) == 0;
+        }));
+    if (stay >= bridge_below(table.cap())) continue;
     scratch.slots.clear();
     scratch.points.clear();
     for (std::size_t j = 0; j < scratch.next_slots.size(); ++j) {

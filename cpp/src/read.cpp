@@ -7,6 +7,7 @@
 #include <numeric>
 #include <string>
 
+#include "fence.hpp"
 #include "team.hpp"
 #include "traverse.hpp"
 
@@ -244,52 +245,85 @@ class Searcher {
   bool collect_before(const OldCodes& old, const float* query, std::size_t k, std::size_t ef,
                       Scratch& scratch) const {
     const std::size_t slots = graph_.slot_end.load(std::memory_order_acquire);
+    const std::size_t width = std::min(ef, slots);
+    const bool scans =
+        old.size() * kScanShare > slots || !beam_finds_unchanged(query, k, width, slots, scratch);
     CandidatePool& shown = scratch.shown;
-    if (old.size() * kScanShare > slots) {
-      shown.begin(std::max(measured_again(k), ef));
-      scan_codes(
-          slots - 1, [](std::size_t i) { return static_cast<Slot>(i + 1); },
-          [this](Slot slot, std::size_t) { return graph_.codes.at(slot); },
-          [this, slots](Slot slot) {
-            constexpr Slot kHeadersAhead = 8;
-            if (slot + kHeadersAhead < slots) {
-              const Row later = graph_.row_of[slot + kHeadersAhead].load(std::memory_order_acquire);
-              simd::prefetch(&graph_.rows.header(later));
-            }
-            return shows_newest(slot);
-          },
-          scratch);
+    // A slot may be met twice: in the graph, and then, as it has changed meanwhile, among the old.
+    shown.begin(std::min(std::max(measured_again(k), width), 2 * slots));
+    if (scans) {
+      scan_graph(slots, scratch);
     } else {
-      // Slots that came into this neighbourhood since then crowd out those that were here.
-      for (std::size_t width = 2 * ef; width <= std::min(kWidest * ef, slots); width *= 2) {
-        if (count_unchanged(scratch) >= std::min(k, found(scratch).size())) break;
-        beam(query, width, scratch);
-      }
-      shown.begin(std::max(measured_again(k), ef));
       const CandidatePool& pool = found(scratch);
       for (std::size_t i = 0; i < pool.size(); ++i) {
         if (shows_newest(pool[i].slot)) shown.insert(pool[i]);
       }
     }
     // After that: what has changed meanwhile is there.
+    acquire_fence();
     scan_codes(
         old.size(), [&](std::size_t i) { return old.slot(i); },
         [&](Slot, std::size_t i) { return old.code(i); }, [](Slot) { return true; }, scratch);
-
-    std::size_t n = std::min(measured_again(k), shown.size());
-    while (n < shown.size() && shown[n].distance < blur(scratch)) ++n;
-    const bool blurred = shown.is_full() && n > 0 && shown[n - 1].distance < blur(scratch);
-    if (blurred || store_.writing.load(std::memory_order_seq_cst) != old.commit()) return false;
-    scratch.slots.clear();
-    for (std::size_t i = 0; i < n; ++i) scratch.slots.push_back(shown[i].slot);
-    std::sort(scratch.slots.begin(), scratch.slots.end());
-    scratch.slots.erase(std::unique(scratch.slots.begin(), scratch.slots.end()),
-                        scratch.slots.end());
-    return true;
+    return take_shown(k, scratch) && store_.writing.load(std::memory_order_seq_cst) == old.commit();
   }
   // If more than this part has moved, a beam finds little that has not; how much wider it gets.
   static constexpr std::size_t kScanShare = 2;
   static constexpr std::size_t kWidest = 4;
+
+  // Slots that came into this neighbourhood since then crowd out those that were here.
+  bool beam_finds_unchanged(const float* query, std::size_t k, std::size_t ef, std::size_t slots,
+                            Scratch& scratch) const {
+    const auto enough = [&] {
+      return count_unchanged(scratch) >= std::min(k, found(scratch).size());
+    };
+    for (std::size_t width = 2 * ef; !enough() && width <= std::min(kWidest * ef, slots);) {
+      beam(query, width, scratch);
+      width *= 2;
+    }
+    return enough();
+  }
+
+  // The nearest of scratch.shown, to scratch.slots: as many as are to be measured, of those that
+  // this version shows. False if there may be more that are as near.
+  bool take_shown(std::size_t k, Scratch& scratch) const {
+    const CandidatePool& shown = scratch.shown;
+    scratch.slots.clear();
+    std::size_t i = 0;
+    for (; i < shown.size(); ++i) {
+      const bool blurred = shown[i].distance < blur(scratch);
+      if (scratch.slots.size() >= measured_again(k) && !blurred) break;
+      const Row row = visible_row(graph_, shown[i].slot, seq_);
+      if (row == kNoRow) continue;
+      if (filter_ != nullptr && !filter_->contains(shown[i].slot, graph_.rows.header(row).key)) {
+        continue;
+      }
+      scratch.slots.push_back(shown[i].slot);
+    }
+    // Had there been more room, more would have been taken.
+    const bool cut = i == shown.size() && shown.is_full() &&
+                     (scratch.slots.size() < measured_again(k) ||
+                      shown[shown.size() - 1].distance < blur(scratch));
+    std::sort(scratch.slots.begin(), scratch.slots.end());
+    scratch.slots.erase(std::unique(scratch.slots.begin(), scratch.slots.end()),
+                        scratch.slots.end());
+    return !cut;
+  }
+
+  // All slots that this version shows as the graph has them, by code.
+  void scan_graph(std::size_t slots, Scratch& scratch) const {
+    scan_codes(
+        slots - 1, [](std::size_t i) { return static_cast<Slot>(i + 1); },
+        [this](Slot slot, std::size_t) { return graph_.codes.at(slot); },
+        [this, slots](Slot slot) {
+          constexpr Slot kHeadersAhead = 8;
+          if (slot + kHeadersAhead < slots) {
+            const Row later = graph_.row_of[slot + kHeadersAhead].load(std::memory_order_acquire);
+            simd::prefetch(&graph_.rows.header(later));
+          }
+          return shows_newest(slot);
+        },
+        scratch);
+  }
 
   // Measures n codes into scratch.shown, those of slots that are asked for.
   template <typename SlotOf, typename CodeOf, typename Wanted>
@@ -317,7 +351,9 @@ class Searcher {
 
   [[nodiscard]] bool shows_newest(Slot slot) const noexcept {
     const Row row = graph_.row_of[slot].load(std::memory_order_acquire);
-    return row != kNoRow && graph_.rows.header(row).seq <= seq_;
+    if (row == kNoRow) return false;
+    const RowHeader& header = graph_.rows.header(row);
+    return header.seq <= seq_ && header.removed == 0;
   }
 
   // When a good part has changed, hardly any of a beam's finds are as they were: 18,000 rows of

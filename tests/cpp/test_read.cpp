@@ -411,4 +411,44 @@ TEST_CASE("a filtered search finds what a commit that is not published yet has m
   }
 }
 
+// Rows with the given numbers, all within a small distance of one place.
+void crowd(Fixture& fixture, const std::vector<int>& numbers, float place, bool publish) {
+  UpsertOptions write;
+  write.publish = publish;
+  Matrix vectors = fixture.source.matrix(numbers.size());
+  for (float& x : vectors.floats) x = place + 0.01F * x;
+  for (std::size_t i = 0; i < numbers.size(); ++i) fixture.model[numbers[i]] = vectors.row(i);
+  fixture.index.upsert(key_column(KeyType::kInt64, numbers).span(), vectors.view(), write);
+}
+
+TEST_CASE("rows that an unpublished commit brings or takes away displace none that are shown") {
+  for (const bool brings : {true, false}) {
+    CAPTURE(brings);
+    Fixture fixture(KeyType::kInt64);
+    fixture.upsert(range(0, 1500));
+    std::optional<Snapshot> old;
+    if (brings) {
+      // New ones around the query, and a few that are replaced.
+      std::vector<int> numbers = range(2000, 2900);
+      for (const int known : {0, 1, 2}) numbers.push_back(known);
+      crowd(fixture, numbers, 0.1F, false);
+    } else {
+      crowd(fixture, range(2000, 2300), 0.1F, true);
+      old = fixture.index.snapshot();  // so that the removed ones leave tombstones
+      fixture.remove(range(2000, 2300));
+      fixture.upsert(range(0, 1400), false);
+    }
+    const Matrix query{kDim, Vector(kDim, 0.1F)};
+    for (const std::size_t ef : {std::size_t{16}, std::size_t{64}, std::size_t{1} << 40}) {
+      CAPTURE(ef);
+      SearchOptions search;
+      search.ef = ef;
+      const SearchResult found = fixture.index.search(query.view(), 10, search);
+      const SearchResult exact = fixture.index.exact_search(query.view(), 10, search);
+      CHECK(found.counts[0] == 10);
+      CHECK(found.distances == exact.distances);
+    }
+  }
+}
+
 }  // namespace

@@ -213,6 +213,7 @@ void Commit::start_members(std::span<const Wish> wishes, std::span<const Item> i
   }
 }
 
+// To the nearest that the plan has found and nothing else has linked meanwhile.
 void Commit::bridge(const Wish& lost, const Item& item, Worker& worker) {
   if (worker.links_to(lost.other)) return;
   for (const Slot other : item.levels[lost.level].bridges[lost.rank]) {

@@ -258,7 +258,9 @@ struct Effort {
 //   .7   3/4      -.05 -.09   .69    +.03 -.15   .88    +.08 -.01   .64
 //   .5   3/5      0    -.06   .73    +.03 -.10  1.00    +.02 -.06   .67
 //   .4   1/2      -.06 -.09   .81    -.04 -.21   .99    -.05 -.06   .75
-// (without bridge_below(), and the last row with it; v1 -> v2 always with it). In one batch of
+// (without bridge_below(), and the last row with it; v1 -> v2 always with it). What stands here is
+// 1/2 and 1/2: by bench.churn, ten turnovers, +.03 -.05 .81, -.02 -.20 1.02, and -.01 -.05 .73; two
+// runs of the same differ by up to .1 points. In one batch of
 // 10,000 rows, a medium move's distances, and recall at ef 16 / 32 / 64 less a fresh build's, by
 // how many candidates it keeps of ef_construction:
 //              noise of 30 %              v1 -> v2 of the texts

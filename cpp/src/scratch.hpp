@@ -113,19 +113,22 @@ class CandidatePool {
     return {distance_of(entries_[i]), slot_of(entries_[i])};
   }
 
-  // Returns whether it was good enough to stay.
-  bool insert(Neighbor candidate) noexcept {
+  // Returns how many entries, at most, will be expanded before it; kNotKept if it was not good
+  // enough to stay.
+  std::size_t insert(Neighbor candidate) noexcept {
     const std::uint64_t entry = entry_of(candidate);
     const bool full = size_ == capacity_;
-    if (full && entry >= entries_[size_ - 1]) return false;
+    if (full && entry >= entries_[size_ - 1]) return kNotKept;
     const std::size_t place = place_of(entry);
     const std::size_t tail = size_ - place - (full ? 1 : 0);
     std::memmove(&entries_[place + 1], &entries_[place], tail * sizeof entry);
     entries_[place] = entry;
     size_ += full ? 0 : 1;
+    const std::size_t before = place - std::min(cursor_, place);
     cursor_ = std::min(cursor_, place);
-    return true;
+    return before;
   }
+  static constexpr std::size_t kNotKept = SIZE_MAX;
 
   // The nearest candidate to be expanded yet, now marked; kNoSlot when none is left.
   Slot pop() noexcept {
@@ -138,6 +141,13 @@ class CandidatePool {
     const std::size_t end = std::min(size_, width_);
     while (cursor_ < end && (entries_[cursor_] & kExpanded) != 0) ++cursor_;
     return cursor_ >= end ? kNoSlot : slot_of(entries_[cursor_]);
+  }
+  // What peek() would return after pop(), if nothing is inserted meanwhile.
+  [[nodiscard]] Slot peek_second() const noexcept {
+    const std::size_t end = std::min(size_, width_);
+    std::size_t second = cursor_ + 1;
+    while (second < end && (entries_[second] & kExpanded) != 0) ++second;
+    return second >= end ? kNoSlot : slot_of(entries_[second]);
   }
 
  private:

@@ -1,4 +1,10 @@
-// Prefetching into the first-level cache.
+// Prefetching into the second-level cache.
+//
+// Not the first: how many lines may be on their way to it at a time is a narrow limit, at which
+// prefetches themselves wait. Random records of 128 bytes, millions of lines/s on Zen 4, sent for
+// into the first / second level: 245 / 575 among 27 MB, 124 / 363 among 128 MB. Searches at recall
+// .95 and .99 became 1.25 and 1.21 times as fast on 200,000 x 128 SIFT, 1.56 and 1.71 times on
+// 98,000 x 384 texts.
 //
 // Written as volatile assembly: gcc drops __builtin_prefetch together with the function around it
 // when that function does nothing else, as it then looks free of side effects.
@@ -12,11 +18,11 @@ constexpr std::size_t kCacheLineBytes = 64;
 
 [[gnu::always_inline]] inline void prefetch(const void* address) noexcept {
 #if defined(__x86_64__) || defined(__i386__)
-  asm volatile("prefetcht0 (%0)" : : "r"(address));
+  asm volatile("prefetcht1 (%0)" : : "r"(address));
 #elif defined(__aarch64__)
-  asm volatile("prfm pldl1keep, [%0]" : : "r"(address));
+  asm volatile("prfm pldl2keep, [%0]" : : "r"(address));
 #else
-  __builtin_prefetch(address, 0, 3);
+  __builtin_prefetch(address, 0, 2);
 #endif
 }
 

@@ -91,8 +91,9 @@ class Searcher {
       std::size_t next = begin;
       std::size_t busy = 0;
       for (; busy < lanes.size() && next < end; ++busy) {
-        turns[busy] = {&*lanes[busy], next};
-        start(points, query_of(next++), std::max(k, ef), *turns[busy].scratch);
+        turns[busy].scratch = &*lanes[busy];
+        turns[busy].query = next;
+        start(points, query_of(next++), std::max(k, ef), turns[busy]);
       }
       while (busy > 0) {
         for (std::size_t lane = 0; lane < busy;) {
@@ -109,8 +110,8 @@ class Searcher {
             turn = turns[--busy];
             continue;
           }
-          turn = {turn.scratch, next};
-          start(points, query_of(next++), std::max(k, ef), *turn.scratch);
+          turn.query = next;
+          start(points, query_of(next++), std::max(k, ef), turn);
           ++lane;
         }
       }
@@ -140,9 +141,11 @@ class Searcher {
  private:
   // One of several searches that take turns.
   struct Turn {
+    enum class Stage : std::uint8_t { kDescends, kWalks, kFound };
     Scratch* scratch = nullptr;
     std::size_t query = 0;
-    bool walks = true;
+    Stage stage = Stage::kDescends;
+    Descent descent{};
   };
 
   void encode(const float* query, Scratch& scratch) const {
@@ -157,35 +160,61 @@ class Searcher {
     return query;
   }
 
-  // Up to the first list of level 0.
+  // Up to the first list.
   template <typename Points>
-  void start(const Points& points, const float* query, std::size_t ef, Scratch& scratch) const {
+  void start(const Points& points, const float* query, std::size_t ef, Turn& turn) const {
+    Scratch& scratch = *turn.scratch;
     encode(query, scratch);
     begin_pools(ef, scratch);
+    scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
     ++scratch.counters.queries;
     const Slot entry = graph_.entry.load(std::memory_order_acquire);
-    scratch.slots.clear();
-    scratch.points.clear();
-    if (entry == kNoSlot || !enter(points, point_of(points, query, scratch), entry, scratch))
+    if (entry == kNoSlot) {
+      turn.stage = Turn::Stage::kFound;
       return;
-    open_list(points, 0, take_next(points, 0, scratch), scratch);
+    }
+    turn.stage = Turn::Stage::kDescends;
+    turn.descent = begin_descent(points, point_of(points, query, scratch), entry);
+    open_next(points, turn);
+  }
+
+  // The next list of a search: sends for what it names. Without one, for what collect() will
+  // measure.
+  template <typename Points>
+  bool open_next(const Points& points, Turn& turn) const {
+    Scratch& scratch = *turn.scratch;
+    if (turn.stage == Turn::Stage::kDescends) {
+      if (open_upper_list(points, 0, turn.descent, scratch)) return true;
+      turn.stage = Turn::Stage::kWalks;
+      enter(turn.descent.best, scratch);
+    }
+    const Slot slot = take_next(points, 0, scratch);
+    if (slot == kNoSlot) return false;
+    open_list(points, 0, slot, scratch);
+    return true;
   }
 
   // What one search does before the next one's turn; false when all that is left is to collect.
   template <typename Points>
   bool advance(const Points& points, const float* query, std::size_t k, std::size_t ef,
                Turn& turn) const {
-    if (!turn.walks) return false;
     Scratch& scratch = *turn.scratch;
-    absorb(points, point_of(points, query, scratch), 0, scratch,
-           [&](Neighbor candidate) { accept(candidate, scratch); });
-    if (const Slot slot = take_next(points, 0, scratch); slot != kNoSlot) {
-      open_list(points, 0, slot, scratch);
-      return true;
+    const Point point = point_of(points, query, scratch);
+    switch (turn.stage) {
+      case Turn::Stage::kDescends:
+        descend_once(points, point, turn.descent, scratch);
+        break;
+      case Turn::Stage::kWalks:
+        absorb(points, point, 0, scratch,
+               [&](Neighbor candidate) { accept(candidate, scratch); });
+        break;
+      case Turn::Stage::kFound:
+        return false;
     }
+    if (open_next(points, turn)) return true;
     if (is_blurred(scratch)) walk_exactly(query, ef, scratch);
     fetch_found(k, scratch);
-    turn.walks = false;
+    turn.stage = Turn::Stage::kFound;
     return true;
   }
 
@@ -258,21 +287,19 @@ class Searcher {
     if (filter_ != nullptr && filter_->contains(candidate.slot)) scratch.accepted.insert(candidate);
   }
 
-  // From the entry down to level 0. False if there is nothing that was there at the start.
-  template <typename Points>
-  bool enter(const Points& points, Point query, Slot entry, Scratch& scratch) const {
-    scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
-    const Neighbor start = descend(points, query, entry, 0, scratch);
-    if (scratch.visited.insert(start.slot) == 0) return false;
+  // Where the walk over level 0 starts; nothing, if that was not there when the search began.
+  void enter(Neighbor start, Scratch& scratch) const noexcept {
+    if (scratch.visited.insert(start.slot) == 0) return;
     scratch.pool.insert(start);
     accept(start, scratch);
-    return true;
   }
 
   template <typename Points>
   void walk(const Points& points, Point query, Slot entry, Scratch& scratch) const {
-    if (!enter(points, query, entry, scratch)) return;
-    beam_search(points, query, 0, scratch, [&](Neighbor candidate) { accept(candidate, scratch); });
+    scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
+    enter(descend(points, query, entry, 0, scratch), scratch);
+    beam_search(points, query, 0, scratch,
+                [&](Neighbor candidate) { accept(candidate, scratch); });
   }
 
   [[nodiscard]] const CandidatePool& found(const Scratch& scratch) const noexcept {

@@ -111,34 +111,59 @@ inline void take_ahead(Scratch& scratch) {
   scratch.points.resize(n);
 }
 
-// Walks from `start` down to just above `bottom`, always to the nearest neighbour.
+// A walk down the levels, always to the nearest neighbour.
+struct Descent {
+  Neighbor best;
+  unsigned level;
+};
+
+template <typename Points>
+Descent begin_descent(const Points& points, Point query, Slot start) {
+  return {{points.distance(query, points.current(start)), start}, points.graph().level_of(start)};
+}
+
+// Puts the neighbours of the nearest on the highest level above `bottom` where it has some to
+// scratch.slots and points, on their way from memory. False if there is no such level.
+template <typename Points>
+bool open_upper_list(const Points& points, unsigned bottom, Descent& descent, Scratch& scratch) {
+  const Graph& graph = points.graph();
+  const std::size_t end = graph.slot_end.load(std::memory_order_acquire);
+  for (; descent.level > bottom; --descent.level) {
+    const std::uint32_t list = graph.upper_list_of(descent.best.slot, descent.level);
+    if (list == 0) continue;
+    scratch.slots.resize(graph.upper.cap());
+    scratch.slots.resize(graph.upper.read(list, scratch.slots.data()));
+    std::erase_if(scratch.slots, [&](Slot slot) { return slot >= end; });
+    locate(points, scratch);
+    return true;
+  }
+  return false;
+}
+
+// Goes to the nearest of scratch.slots, or a level down if none is nearer.
+template <typename Points>
+void descend_once(const Points& points, Point query, Descent& descent, Scratch& scratch) {
+  measure(points, query, scratch);
+  ++scratch.counters.hops;
+  Neighbor best = descent.best;
+  for (std::size_t i = 0; i < scratch.slots.size(); ++i) {
+    best = std::min(best, Neighbor{scratch.distances[i], scratch.slots[i]});
+  }
+  if (best < descent.best) {
+    descent.best = best;
+  } else {
+    --descent.level;
+  }
+}
+
+// Walks from `start` down to just above `bottom`.
 template <typename Points>
 Neighbor descend(const Points& points, Point query, Slot start, unsigned bottom, Scratch& scratch) {
-  const Graph& graph = points.graph();
-  Neighbor best{points.distance(query, points.current(start)), start};
-  const std::size_t end = graph.slot_end.load(std::memory_order_acquire);
-  for (unsigned level = graph.level_of(start); level > bottom; --level) {
-    for (bool improved = true; improved;) {
-      improved = false;
-      const std::uint32_t list = graph.upper_list_of(best.slot, level);
-      if (list == 0) break;
-      scratch.slots.resize(graph.upper.cap());
-      const std::size_t n = graph.upper.read(list, scratch.slots.data());
-      scratch.slots.resize(n);
-      std::erase_if(scratch.slots, [&](Slot slot) { return slot >= end; });
-      locate(points, scratch);
-      measure(points, query, scratch);
-      ++scratch.counters.hops;
-      for (std::size_t i = 0; i < scratch.slots.size(); ++i) {
-        const Neighbor candidate{scratch.distances[i], scratch.slots[i]};
-        if (candidate < best) {
-          best = candidate;
-          improved = true;
-        }
-      }
-    }
+  Descent descent = begin_descent(points, query, start);
+  while (open_upper_list(points, bottom, descent, scratch)) {
+    descend_once(points, query, descent, scratch);
   }
-  return best;
+  return descent.best;
 }
 
 // The lists of the two candidates that will be expanded next, and of new ones that come close to

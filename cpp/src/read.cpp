@@ -141,7 +141,7 @@ class Searcher {
  private:
   // One of several searches that take turns.
   struct Turn {
-    enum class Stage : std::uint8_t { kDescends, kWalks, kFound };
+    enum class Stage : std::uint8_t { kDescends, kWalks, kLocates, kFound };
     Scratch* scratch = nullptr;
     std::size_t query = 0;
     Stage stage = Stage::kDescends;
@@ -205,17 +205,27 @@ class Searcher {
         descend_once(points, point, turn.descent, scratch);
         break;
       case Turn::Stage::kWalks:
-        absorb(points, point, 0, scratch,
-               [&](Neighbor candidate) { accept(candidate, scratch); });
+        absorb(points, point, 0, scratch, [&](Neighbor candidate) { accept(candidate, scratch); });
         break;
+      case Turn::Stage::kLocates:
+        fetch_found(k, scratch);
+        turn.stage = Turn::Stage::kFound;
+        return true;
       case Turn::Stage::kFound:
         return false;
     }
     if (open_next(points, turn)) return true;
     if (is_blurred(scratch)) walk_exactly(query, ef, scratch);
-    fetch_found(k, scratch);
-    turn.stage = Turn::Stage::kFound;
+    locate_found(k, scratch);
+    turn.stage = Turn::Stage::kLocates;
     return true;
+  }
+
+  // Sends for where they are.
+  void locate_found(std::size_t k, const Scratch& scratch) const {
+    const CandidatePool& pool = found(scratch);
+    const std::size_t n = std::min(measured_again(k), pool.size());
+    for (std::size_t i = 0; i < n; ++i) simd::prefetch(&graph_.row_of[pool[i].slot]);
   }
 
   // Sends for the rows that collect() will measure.
@@ -298,8 +308,7 @@ class Searcher {
   void walk(const Points& points, Point query, Slot entry, Scratch& scratch) const {
     scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
     enter(descend(points, query, entry, 0, scratch), scratch);
-    beam_search(points, query, 0, scratch,
-                [&](Neighbor candidate) { accept(candidate, scratch); });
+    beam_search(points, query, 0, scratch, [&](Neighbor candidate) { accept(candidate, scratch); });
   }
 
   [[nodiscard]] const CandidatePool& found(const Scratch& scratch) const noexcept {

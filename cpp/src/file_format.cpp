@@ -533,6 +533,7 @@ class Loader {
     store_->published_live.store(header_.live, std::memory_order_relaxed);
     store_->epochs.publish(header_.seq);
     store_->choose_entry();
+    store_->choose_entries();
   }
 
   Reader reader_;

@@ -18,6 +18,7 @@
 #include <unordered_map>
 
 #include "codes.hpp"
+#include "entries.hpp"
 #include "links.hpp"
 #include "pending.hpp"
 #include "planes.hpp"
@@ -54,6 +55,7 @@ class Graph {
         rows(dim),
         pending(has_codes ? code_space.point_bytes() : 0),
         codes(code_space.point_bytes()),
+        entries(has_codes ? code_space.point_bytes() : 0),
         base(2 * m),
         upper(m) {}
 
@@ -64,6 +66,7 @@ class Graph {
   Pending pending;
   Plane<std::atomic<Row>> row_of;
   BytePlane codes;                             // by slot; nothing is kept there without has_codes
+  Entries entries;                             // empty without has_codes
   Plane<std::uint32_t> pending_of;             // by slot: its place in `pending`, or 0
   Plane<std::atomic<std::uint32_t>> upper_of;  // first list of the slot in `upper`; 0: level 0 only
   Plane<SlotInfo> info;

@@ -173,9 +173,38 @@ class Searcher {
       turn.stage = Turn::Stage::kFound;
       return;
     }
-    turn.stage = Turn::Stage::kDescends;
-    turn.descent = begin_descent(points, point_of(points, query, scratch), entry);
+    if (const Neighbor nearest = nearest_entry(scratch); nearest.slot != kNoSlot) {
+      turn.stage = Turn::Stage::kWalks;
+      enter(nearest, scratch);
+    } else {
+      turn.stage = Turn::Stage::kDescends;
+      turn.descent = begin_descent(points, point_of(points, query, scratch), entry);
+    }
     open_next(points, turn);
+  }
+
+  // Of graph.entries, for a search that has begun scratch.visited; kNoSlot if none will do.
+  [[nodiscard]] Neighbor nearest_entry(Scratch& scratch) const {
+    const Entries& entries = graph_.entries;
+    const std::size_t n = entries.size();
+    Neighbor best{0.0F, kNoSlot};
+    if (n == 0) return best;
+    scratch.points.resize(n);
+    scratch.distances.resize(n);
+    for (std::size_t i = 0; i < n; ++i) scratch.points[i] = entries.code(i);
+    for (std::size_t i = 0; i < n; i += kMostTogether) {
+      graph_.code_space.distances(scratch.query_code.data(), &scratch.points[i],
+                                  std::min(kMostTogether, n - i), &scratch.distances[i]);
+    }
+    scratch.counters.distances += n;
+    for (std::size_t i = 0; i < n; ++i) {
+      const Neighbor entry{scratch.distances[i], entries.slot(i)};
+      if (best.slot == kNoSlot || entry < best) best = entry;
+    }
+    // It may be newer than this search, or have been removed since.
+    const bool usable = best.slot < scratch.visited.limit() &&
+                        graph_.base.words(best.slot)[0].load(std::memory_order_acquire) != kNoSlot;
+    return usable ? best : Neighbor{0.0F, kNoSlot};
   }
 
   // The next list of a search: sends for what it names. Without one, for what collect() will
@@ -307,7 +336,10 @@ class Searcher {
   template <typename Points>
   void walk(const Points& points, Point query, Slot entry, Scratch& scratch) const {
     scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
-    enter(descend(points, query, entry, 0, scratch), scratch);
+    Neighbor start{0.0F, kNoSlot};
+    if constexpr (std::is_same_v<Points, CodePoints>) start = nearest_entry(scratch);
+    if (start.slot == kNoSlot) start = descend(points, query, entry, 0, scratch);
+    enter(start, scratch);
     beam_search(points, query, 0, scratch, [&](Neighbor candidate) { accept(candidate, scratch); });
   }
 

@@ -30,6 +30,7 @@ Store::Store(const IndexOptions& index_options)
       commit(graph) {
   graph.rows.reserve(1);
   graph.ensure_slots(2);
+  chosen_entries.reserve(graph.entries.capacity());
 }
 
 Store::~Store() {
@@ -79,6 +80,27 @@ void Store::choose_entry() {
     break;
   }
   graph.entry.store(entry, std::memory_order_release);
+}
+
+bool Store::is_near_entries(Slot slot) const noexcept {
+  return graph.has_codes && graph.level_of(slot) >= lowest_entry_level;
+}
+
+void Store::choose_entries() {
+  if (!graph.has_codes) return;
+  const std::size_t most = graph.entries.capacity();
+  chosen_entries.clear();
+  unsigned level = kMaxLevel + 1;
+  while (level > 1 && chosen_entries.size() < most) {
+    --level;
+    for (const Slot slot : by_level[level]) {
+      if (chosen_entries.size() == most) break;
+      if ((graph.flags[slot] & kLeaving) == 0) chosen_entries.push_back(slot);
+    }
+  }
+  lowest_entry_level = level;
+  graph.entries.set(chosen_entries, graph.code_space,
+                    [this](Slot slot) { return graph.codes.at(slot); });
 }
 
 std::uint64_t Store::hash_of(std::uint64_t stored_key) const noexcept {

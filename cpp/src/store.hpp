@@ -54,6 +54,8 @@ struct Store {
       by_level;  // live slots whose top level is this (from 1)
   std::array<std::vector<std::uint32_t>, kMaxLevel + 1> free_blocks;  // of graph.upper
   std::uint32_t upper_end = 1;
+  unsigned lowest_entry_level = 1;
+  std::vector<Slot> chosen_entries;
   WritePhases phases;
 
   [[nodiscard]] std::uint64_t hash_of(std::uint64_t stored_key) const noexcept;
@@ -61,6 +63,10 @@ struct Store {
   // Gives the slot lists for levels 1 .. top, or none for top 0.
   void set_level(Slot slot, unsigned top);
   void choose_entry();
+  // Chooses graph.entries anew, none of them a slot that is leaving.
+  void choose_entries();
+  // Whether what happens to the slot may change them.
+  [[nodiscard]] bool is_near_entries(Slot slot) const noexcept;
   // Frees what no reader may ask for any more; see reclaim.cpp.
   void reclaim();
 };

@@ -109,6 +109,7 @@ class Writer {
       case Task::kDrift:  // its links are as right for the new row
         note_change(change.slot);
         show(change.slot, row, vector);
+        entries_change_ = entries_change_ || store_.is_near_entries(change.slot);
         break;
       default:
         wait(change.slot, row, vector);
@@ -117,6 +118,7 @@ class Writer {
 
   // Gives links to all that need them, sub-batch by sub-batch.
   void relink(std::vector<Change>& changes) {
+    if (entries_change_) choose_entries();  // what has drifted
     std::erase_if(changes, [](const Change& change) { return change.task == Task::kDrift; });
     count(&WritePhases::rows_ns);
     for (std::size_t begin = 0; begin < changes.size(); begin += kSubBatch) {
@@ -214,6 +216,12 @@ class Writer {
     for (const Item& item : items) {
       if (item.leaves_place()) note_change(item.slot);
     }
+    const auto changes_entries = [&](const Item& item) {
+      return item.task != Task::kRelink && store_.is_near_entries(item.slot);
+    };
+    entries_change_ = std::any_of(items.begin(), items.end(), changes_entries);
+    // No search should start at a slot that is about to lose its list.
+    if (entries_change_ && changes.front().task == Task::kRemove) store_.choose_entries();
     const std::uint64_t shared_ns = team_.run_ns();
     std::vector<Slot> starved = store_.commit.run(items, forced, team_, scratches_);
     store_.phases.lists_ns += team_.run_ns() - shared_ns;
@@ -221,8 +229,14 @@ class Writer {
     count(&WritePhases::gather_ns);
     for (const Item& item : items) settle(item);
     store_.choose_entry();
+    if (entries_change_) choose_entries();
     count(&WritePhases::settle_ns);
     return starved;
+  }
+
+  void choose_entries() {
+    store_.choose_entries();
+    entries_change_ = false;
   }
 
   void settle(const Item& item) {
@@ -251,6 +265,7 @@ class Writer {
   std::vector<Item> items_;
   Peers peers_;
   std::vector<std::byte> code_;
+  bool entries_change_ = false;
   std::shared_ptr<OldCodes> old_codes_;
 };
 

@@ -26,7 +26,7 @@ _SAMPLES = (("skimage", "data"), ("sklearn", "datasets/images"))
 # Larger ones are scaled down: OpenCV doubles a picture first, and then needs some 60 bytes a pixel.
 _LONGEST_SIDE = 2560
 # A picture full of leaves or noise must not make up the set, nor the queries.
-_MOST_OF_ONE = 25_000
+_MOST_OF_ONE = 25_000  # the default; with 100,000 there are enough rows for 10^6
 _MOST_QUERIES_OF_ONE = 2_000
 _MOST = 1_000_000
 # Every tenth picture gives queries instead of rows.
@@ -109,6 +109,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.make_sift", description=main.__doc__)
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--pictures", type=Path, nargs="+", default=_FOLDERS, metavar="DIR")
+    parser.add_argument(
+        "--of-one", type=int, default=_MOST_OF_ONE, metavar="ROWS", help="most rows of one picture"
+    )
     options = parser.parse_args()
     folders = [*options.pictures, *_package_folders()]
     pictures = find_pictures(folders)
@@ -123,7 +126,7 @@ def main() -> None:
     asked = _distinct(np.concatenate([*_described(apart, draw, _MOST_QUERIES_OF_ONE)]))
     print(f"{len(pictures) - held_out} pictures for the base:")
     others = [pictures[i] for i in order[held_out:]]
-    base = draw.permutation(_distinct(np.concatenate([*_described(others, draw, _MOST_OF_ONE)])))
+    base = draw.permutation(_distinct(np.concatenate([*_described(others, draw, options.of_one)])))
     base = base[:_MOST]
     queries = draw.permutation(_absent(asked, base))[:_QUERIES]
 

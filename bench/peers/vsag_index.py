@@ -28,6 +28,8 @@ class VsagIndex(StaticDefaults):
     codes: ClassVar[dict[str, Any]] = {"base_quantization_type": "fp32"}
 
     def __init__(self, dim: int, metric: str, settings: Settings) -> None:
+        # Without its use_elp_optimizer: for 6,000 rows of SIFT it takes 12 s after a build of 1 s,
+        # and searches at ef 1, 32 and 512 took 12, 45 and 441 us with it, 12, 48 and 391 without.
         parameters = {
             "dtype": "float32",
             "metric_type": metric,

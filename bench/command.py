@@ -3,26 +3,66 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.peers.base import Peer, Settings
+from bench.peers.worker import Kind, PeerError, describe, find
+
+
+@dataclass(frozen=True)
+class Known:
+    """A peer that may be asked for by name.
+
+    Attributes
+    ----------
+    where : str
+        "module:class".
+    module : str
+        What that imports of the library.
+    package : str
+        What pip installs it by.
+    """
+
+    where: str
+    module: str
+    package: str
+
+
+def _known(file: str, kind: str, module: str, package: str) -> Known:
+    return Known(f"bench.peers.{file}_index:{kind}", module, package)
+
 
 PEERS = {
-    "upvec": "bench.peers.upvec_index:UpvecIndex",
-    "hnswlib": "bench.peers.hnswlib_index:HnswlibIndex",
-    "usearch": "bench.peers.usearch_index:UsearchIndex",
-    "svs": "bench.peers.svs_index:SvsIndex",
+    "upvec": _known("upvec", "UpvecIndex", "upvec", "upvec"),
+    "hnswlib": _known("hnswlib", "HnswlibIndex", "hnswlib", "hnswlib"),
+    "usearch": _known("usearch", "UsearchIndex", "usearch", "usearch"),
+    "usearch-bf16": _known("usearch", "UsearchBf16Index", "usearch", "usearch"),
+    "usearch-i8": _known("usearch", "UsearchI8Index", "usearch", "usearch"),
+    "svs": _known("svs", "SvsIndex", "svs", "scalable-vs"),
+    "voyager": _known("voyager", "VoyagerIndex", "voyager", "voyager"),
+    "faiss": _known("faiss", "FaissFlatIndex", "faiss", "faiss-cpu"),
+    "faiss-sq8": _known("faiss", "FaissSq8Index", "faiss", "faiss-cpu"),
+    "glass": _known("glass", "GlassIndex", "glass", "pyglass-portable"),
+    "glass-sq8u": _known("glass", "GlassSq8Index", "glass", "pyglass-portable"),
+    "glass-sq4u": _known("glass", "GlassSq4Index", "glass", "pyglass-portable"),
+    "vsag": _known("vsag", "VsagIndex", "pyvsag", "pyvsag"),
+    "vsag-sq8": _known("vsag", "VsagSq8Index", "pyvsag", "pyvsag"),
+    "vsag-rabitq": _known("vsag", "VsagRabitqIndex", "pyvsag", "pyvsag"),
+    "ngt": _known("ngt", "NgtIndex", "ngtpy", "ngt"),
 }
+# Of those that can update, one of each kind: what the benchmarks of updates take unless told.
+UPDATE_PEERS = ("upvec", "hnswlib", "usearch", "svs")
 
 
 def positive(text: str) -> int:
@@ -34,21 +74,49 @@ def positive(text: str) -> int:
 
 
 def find_peers(names: Sequence[str]) -> list[type[Peer]]:
-    """The peers of these names, without those that are not installed."""
+    """The peers of these names that can update, loaded here; for others a word why not."""
     found: list[type[Peer]] = []
-    for name in names:
-        module, kind = PEERS[name].split(":")
-        try:
-            found.append(getattr(importlib.import_module(module), kind))
-        except ModuleNotFoundError as error:
-            # A missing peer is worth a word; a missing upvec leaves nothing to measure.
-            if name == "upvec":
-                raise
-            print(f"{name} is left out: {error}", file=sys.stderr)
+    for name in installed(names):
+        peer = find(PEERS[name].where)
+        if peer.updates:
+            found.append(peer)
+        else:
+            print(f"{name} is left out: it is static", file=sys.stderr)
     return found
 
 
-def about_run(peers: Sequence[type[Peer]], settings: Settings) -> dict[str, Any]:
+def describe_peers(names: Sequence[str]) -> list[Kind]:
+    """The peers of these names, each loaded by a process of its own; for others a word why not."""
+    found = [_describe(name) for name in installed(names)]
+    return [kind for kind in found if kind is not None]
+
+
+def _describe(name: str) -> Kind | None:
+    try:
+        return describe(PEERS[name].where)
+    except PeerError as error:
+        # A peer that fails is worth a word; without upvec there is nothing to measure.
+        if name == "upvec":
+            raise
+        print(f"{name} is left out: {error}", file=sys.stderr)
+        return None
+
+
+def installed(names: Sequence[str]) -> list[str]:
+    """Those of these names whose package is there; for others a word which is missing."""
+    found = []
+    for name in names:
+        known = PEERS[name]
+        if importlib.util.find_spec(known.module) is not None:
+            found.append(name)
+        elif name == "upvec":
+            raise ModuleNotFoundError("upvec is not installed")
+        else:
+            print(f"{name} is left out: pip install {known.package}", file=sys.stderr)
+    return found
+
+
+def about_run(peers: Sequence[type[Peer] | Kind], settings: Settings) -> dict[str, Any]:
     """Where and with what a run is made."""
     return {
         "date": time.strftime("%Y-%m-%d"),

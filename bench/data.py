@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from upvec.sample import load_sample
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -108,6 +108,9 @@ def _hold_out(name: str, rows: Floats, again: Floats | None, queries: int) -> Da
 
 
 def _sample(folders: Sequence[Path]) -> Dataset:
+    # Here, so that who measures another library need not load this one.
+    from upvec.sample import load_sample
+
     sample = load_sample()
     return _hold_out("sample", _unit(sample.v1), _unit(sample.v2), queries=200)
 
@@ -121,6 +124,9 @@ def _wordnet_20k(folders: Sequence[Path]) -> Dataset:
 def _wordnet_100k(folders: Sequence[Path]) -> Dataset:
     parts = [_unit(_read(folders, f"wordnet-{part}-v1.f16.npy")) for part in ("20k", "80k")]
     return _hold_out("wordnet-100k", np.concatenate(parts), None, queries=_HELD_OUT)
+
+
+_SIFT_NAME = re.compile(r"sift-([1-9][0-9]*)(k?)")
 
 
 def _sift(name: str, rows: int) -> Callable[[Sequence[Path]], Dataset]:
@@ -144,11 +150,20 @@ SETS: dict[str, Callable[[Sequence[Path]], Dataset]] = {
 }
 
 
+def _reader(name: str) -> Callable[[Sequence[Path]], Dataset]:
+    """Find what reads the set: by its name, by a number of descriptors, or from a file."""
+    if name in SETS:
+        return SETS[name]
+    if sized := _SIFT_NAME.fullmatch(name):
+        return _sift(name, int(sized[1]) * (1000 if sized[2] else 1))
+    return partial(_hdf5, name)
+
+
 def _hdf5(name: str, folders: Sequence[Path]) -> Dataset:
     """Read a file of ann-benchmarks; its answers are not used but found anew."""
     path = _find(folders, f"{name}.hdf5")
     if path is None:
-        known = ", ".join(SETS)
+        known = ", ".join([*SETS, "sift-ROWS"])
         where = _named(folders) or "any folder: none was given"
         raise MissingDataError(f"{name!r} is none of {known}, and no .hdf5 file of {where}")
     try:
@@ -168,14 +183,15 @@ def load(name: str, folders: str | Path | None = None) -> Dataset:
     Parameters
     ----------
     name : str
-        A key of SETS, or the name of an ann-benchmarks file without its suffix.
+        A key of SETS, "sift-" and a number of rows (as sift-10k or sift-1234), or the name of an
+        ann-benchmarks file without its suffix.
     folders : str or Path, optional
         Where to look for files, in this order; several are separated as in PATH. Defaults to
         the environment's UPVEC_BENCH_DATA.
     """
     places = str(folders or os.environ.get(DATA_ENV) or "")
     paths = [Path(place) for place in places.split(os.pathsep) if place]
-    return SETS[name](paths) if name in SETS else _hdf5(name, paths)
+    return _reader(name)(paths)
 
 
 def pair_distances(metric: str, queries: Floats, vectors: Floats) -> Doubles:

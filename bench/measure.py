@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -132,28 +132,34 @@ class AtRecall:
     at_least: bool = False
 
 
+def envelope(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The (recall, rate) points that no other beats in both, by rising recall."""
+    # From the best recall down, a point counts if it is faster than all that are better.
+    found: list[tuple[float, float]] = []
+    for point in sorted(points, reverse=True):
+        if not found or point[1] > found[-1][1]:
+            found.append(point)
+    return found[::-1]
+
+
 def rate_at_recall(recalls: Sequence[float], rates: Sequence[float], recall: float) -> AtRecall:
     """Interpolate log rate against logit recall, on the upper envelope of the points.
 
     Both scales make a curve of this kind nearly straight, so the points need not be dense.
     """
-    # From the best recall down, a point counts if it is faster than all that are better.
-    envelope: list[tuple[float, float]] = []
-    for point in sorted(zip(recalls, rates, strict=True), reverse=True):
-        if not envelope or point[1] > envelope[-1][1]:
-            envelope.append(point)
-    envelope.reverse()
-    if envelope[-1][0] < recall:
+    upper = envelope(zip(recalls, rates, strict=True))
+    if not upper or upper[-1][0] < recall:
         return AtRecall(None)
-    if envelope[0][0] >= recall:
-        return AtRecall(envelope[0][1], at_least=envelope[0][0] > recall)
+    if upper[0][0] >= recall:
+        return AtRecall(upper[0][1], at_least=upper[0][0] > recall)
     # A perfect recall has no logit; half an error in a million answers stands for it.
-    xs = [_logit(min(point[0], 1 - 5e-7)) for point in envelope]
-    ys = [float(np.log(point[1])) for point in envelope]
-    return AtRecall(float(np.exp(np.interp(_logit(recall), xs, ys))))
+    xs = [logit(min(point[0], 1 - 5e-7)) for point in upper]
+    ys = [float(np.log(point[1])) for point in upper]
+    return AtRecall(float(np.exp(np.interp(logit(recall), xs, ys))))
 
 
-def _logit(share: float) -> float:
+def logit(share: float) -> float:
+    """Log of the odds: what makes the last percents of recall as long as the first."""
     share = max(share, 5e-7)
     return float(np.log(share / (1 - share)))
 

@@ -16,7 +16,7 @@ from bench.churn.moves import KINDS
 from bench.churn.plot import plot
 from bench.churn.report import Results, tables
 from bench.churn.run import EFS, PeerChurn, Plan, churn
-from bench.command import PEERS, about_run, find_peers, positive, print_about, say
+from bench.command import PEERS, UPDATE_PEERS, about_run, find_peers, positive, print_about, say
 from bench.data import DATA_ENV, SETS, Dataset, MissingDataError, load
 from bench.peers.base import Settings
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         M=options.M, ef_construction=options.ef_construction, threads=options.threads
     )
     plan = SMOKE if options.smoke else _plan(options)
-    peers = find_peers(options.peers or (SMOKE_PEERS if options.smoke else tuple(PEERS)))
+    peers = find_peers(options.peers or (SMOKE_PEERS if options.smoke else UPDATE_PEERS))
     about = about_run(peers, settings)
     print_about(about)
     report: dict[str, Any] = {"about": about, "sets": {}}
@@ -86,7 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rows", type=positive, help="of each set, drawn at random (default: all)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--peers", nargs="+", choices=PEERS, help="default: all")
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        choices=PEERS,
+        help=f"that can update (default: {', '.join(UPDATE_PEERS)})",
+    )
     parser.add_argument("--turnovers", type=positive, default=10)
     parser.add_argument("--batch", type=positive, default=1000, help="keys of one call")
     parser.add_argument("--efs", type=positive, nargs="+", default=list(EFS))

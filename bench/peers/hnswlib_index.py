@@ -9,13 +9,13 @@ import numpy as np
 
 from bench.data import Floats
 from bench.measure import Answers
-from bench.peers.base import Keys, Settings
+from bench.peers.base import Keys, PeerDefaults, Settings
 
 # Its capacity is fixed and growing copies everything, so it grows by so much at once.
 _GROWTH = 1.5
 
 
-class HnswlibIndex:
+class HnswlibIndex(PeerDefaults):
     """Updates by add_items on live labels, which relinks the neighbourhood in place."""
 
     name = "hnswlib"
@@ -57,6 +57,11 @@ class HnswlibIndex:
         # It raises if it finds fewer than k.
         return Answers(keys, distances, np.full(len(queries), k))
 
+    def search_each(self, queries: Floats, k: int, ef: int) -> None:
+        self._index.set_ef(ef)
+        for query in queries:
+            self._index.knn_query(query, k)
+
     def update(self, keys: Keys, vectors: Floats) -> None:
         self._index.add_items(vectors, keys)
 
@@ -69,9 +74,3 @@ class HnswlibIndex:
         # The size of its file: the same arrays, without the map of labels.
         live = self._index.element_count - len(self._removed)
         return float(self._index.index_file_size() / max(1, live))
-
-    def check(self) -> dict[str, int] | None:
-        return None
-
-    def broken(self) -> str | None:
-        return None

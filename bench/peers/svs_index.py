@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 import svs  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 from bench.data import Floats
 from bench.measure import Answers
-from bench.peers.base import Keys, Settings
+from bench.peers.base import SHORT_GRID, Keys, PeerDefaults, Settings
 
 # The library's advice: above 1 for distances, below 1 for similarities.
 _ALPHAS = {"cosine": 0.95, "l2": 1.2}
@@ -18,16 +19,17 @@ _ALPHAS = {"cosine": 0.95, "l2": 1.2}
 _MOST_DELETED = 0.05
 
 
-class SvsIndex:
+class SvsIndex(PeerDefaults):
     """DynamicVamana. Updates by delete and add, now and then consolidate and compact.
 
     Its degree is that of the others on level 0; there are no further levels.
     """
 
     name = "svs"
+    grid = SHORT_GRID
 
     def __init__(self, dim: int, metric: str, settings: Settings) -> None:
-        self._index: svs.DynamicVamana | None = None
+        self._index: Any = None
         self._metric = metric
         self._settings = settings
         self._deleted = 0
@@ -61,6 +63,11 @@ class SvsIndex:
         distances = 1 - found if self._metric == "cosine" else found
         return Answers(keys.astype(np.int64), distances, np.full(len(queries), k))
 
+    def search_each(self, queries: Floats, k: int, ef: int) -> None:
+        self._index.search_window_size = max(k, ef)
+        for query in queries:
+            self._index.search(query[None], k)
+
     def update(self, keys: Keys, vectors: Floats) -> None:
         self._index.delete(keys.astype(np.uint64))
         self._deleted += len(keys)
@@ -77,12 +84,3 @@ class SvsIndex:
             self._index.consolidate()
             self._index.compact(1000)
             self._deleted = 0
-
-    def bytes_per_vector(self) -> float | None:
-        return None
-
-    def check(self) -> dict[str, int] | None:
-        return None
-
-    def broken(self) -> str | None:
-        return None

@@ -9,11 +9,11 @@ import numpy as np
 
 from bench.data import Floats
 from bench.measure import Answers
-from bench.peers.base import Keys, Settings
+from bench.peers.base import Keys, PeerDefaults, Settings
 from upvec.index import Index
 
 
-class UpvecIndex:
+class UpvecIndex(PeerDefaults):
     """Updates by upsert: the graph is repaired around what moved."""
 
     name = "upvec"
@@ -41,6 +41,10 @@ class UpvecIndex:
     def search(self, queries: Floats, k: int, ef: int) -> Answers:
         found = self._index.search(queries, k, ef=ef, threads=self._threads)
         return Answers(found.keys, found.distances, found.counts)
+
+    def search_each(self, queries: Floats, k: int, ef: int) -> None:
+        for query in queries:
+            self._index.search(query, k, ef=ef, threads=1)
 
     def update(self, keys: Keys, vectors: Floats) -> None:
         self._index.upsert(keys, vectors, threads=self._threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,9 +37,8 @@ _CODES = ("int8", "none")
 _PROGRESS_ROWS = 4096
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """The nearest rows of each query.
+class SearchResult(NamedTuple):
+    """The nearest rows of each query. Unpacks as ``keys, distances, counts``.
 
     Attributes
     ----------
@@ -54,10 +53,6 @@ class SearchResult:
     keys: AnyArray
     distances: FloatArray
     counts: npt.NDArray[np.int64]
-
-    def __iter__(self) -> Iterator[AnyArray]:
-        """Unpack as ``keys, distances, counts``."""
-        return iter((self.keys, self.distances, self.counts))
 
 
 @dataclass(frozen=True)
@@ -196,7 +191,7 @@ class IndexReader:
             Rows per query.
         ef : int, optional
             Candidates held by a search, at least k; more is slower and finds more.
-            Default ``max(2 * k, 64)``.
+            Default ``max(64, k + 54)``.
         where : array_like of keys or Filter, optional
             Only these keys are answers. A compiled :meth:`filter` saves looking the keys
             up again.
@@ -208,8 +203,9 @@ class IndexReader:
         SearchResult
             ``keys`` and ``distances`` (q, k), ``counts`` (q,). q = 1 for a single query.
         """
-        return SearchResult(
-            *self._core.search(
+        found = self._core.search_plain(queries, k, ef, where, threads, self._version())
+        if found is None:
+            found = self._core.search(
                 self._queries(queries),
                 _require_int("k", k, 1, 2**31 - 1),
                 ef=0 if ef is None else _require_int("ef", ef, 1, 2**31 - 1),
@@ -217,7 +213,7 @@ class IndexReader:
                 threads=_require_int("threads", threads, 0, 4096),
                 snapshot=self._version(),
             )
-        )
+        return tuple.__new__(SearchResult, found)  # half the time of SearchResult(*found)
 
     def exact_search(
         self, queries: Any, k: int = 10, *, where: Any = None, threads: int = 0
@@ -226,15 +222,14 @@ class IndexReader:
 
         Parameters and result are those of :meth:`search`.
         """
-        return SearchResult(
-            *self._core.exact_search(
-                self._queries(queries),
-                _require_int("k", k, 1, 2**31 - 1),
-                allowed=self._allowed(where),
-                threads=_require_int("threads", threads, 0, 4096),
-                snapshot=self._version(),
-            )
+        found = self._core.exact_search(
+            self._queries(queries),
+            _require_int("k", k, 1, 2**31 - 1),
+            allowed=self._allowed(where),
+            threads=_require_int("threads", threads, 0, 4096),
+            snapshot=self._version(),
         )
+        return SearchResult(*found)
 
     def range_search(
         self,
@@ -247,14 +242,16 @@ class IndexReader:
     ) -> RangeResult:
         """Every row within `radius` of each query, approximately.
 
+        Queries that find more than a twelfth of the index are answered by measuring every row.
+
         Parameters
         ----------
         queries : array_like (q, dim) or (dim,)
         radius : float
             In the distance of the metric (squared for ``"l2"``), inclusive.
         ef : int, optional
-            Candidates that the search starts with (default 64). It is widened until it
-            sees beyond the radius.
+            Candidates of the beam that finds the way there (default 96); from there on, all
+            that is within the radius is followed. More finds more where it is scattered.
 
         Returns
         -------
@@ -306,7 +303,8 @@ class IndexReader:
         return column
 
     def _queries(self, queries: Any) -> FloatArray:
-        return np.atleast_2d(_float_array(queries, "queries"))
+        array = _float_array(queries, "queries")
+        return array if array.ndim >= 2 else np.atleast_2d(array)
 
     def _allowed(self, where: Any) -> Any:
         if where is None or isinstance(where, Filter):
@@ -676,6 +674,8 @@ def _float_array(values: Any, what: str) -> FloatArray:
     if array.dtype.kind not in "fiu":
         # A list that mixes numbers with something else arrives here as objects or strings.
         raise TypeError(f"{what} have dtype {array.dtype}; want float32, float16 or float64")
+    if array.dtype == np.float32:
+        return np.ascontiguousarray(array)
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity: refused below
         return np.ascontiguousarray(array, dtype=np.float32)
 

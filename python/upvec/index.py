@@ -14,6 +14,7 @@ from . import _core
 from ._core import Snapshot as Pin
 from .errors import ClosedError
 from .result import UpsertResult
+from .tune import Tuning, tune
 
 __all__ = [
     "CheckReport",
@@ -23,6 +24,7 @@ __all__ = [
     "IndexSnapshot",
     "RangeResult",
     "SearchResult",
+    "Tuning",
 ]
 
 FloatArray = npt.NDArray[np.float32]
@@ -191,7 +193,7 @@ class IndexReader:
             Rows per query.
         ef : int, optional
             Candidates held by a search, at least k; more is slower and finds more.
-            Default ``max(64, k + 54)``.
+            Default ``max(64, k + 54)``; :meth:`tune` finds the least that a recall takes.
         where : array_like of keys or Filter, optional
             Only these keys are answers. A compiled :meth:`filter` saves looking the keys
             up again.
@@ -266,6 +268,58 @@ class IndexReader:
                 threads=_require_int("threads", threads, 0, 4096),
                 snapshot=self._version(),
             )
+        )
+
+    def tune(self, queries: Any, k: int = 10, target_recall: float = 0.95) -> Tuning:
+        """Find the smallest `ef` with which a search finds so much of the k nearest.
+
+        The true neighbours are found by :meth:`exact_search`. Every other query is held out: `ef`
+        is chosen by the rest, and its recall measured with these.
+
+        Parameters
+        ----------
+        queries : array_like (q, dim)
+            As the ones to come; at least 2, better some hundreds.
+        k : int
+            Rows per query.
+        target_recall : float
+            Share of the true k nearest, above 0 and at most 1.
+
+        Returns
+        -------
+        Tuning
+            ``ef``, and ``recall`` of the held-out queries. Equal calls on equal indexes give
+            equal results.
+
+        Raises
+        ------
+        ValueError
+            Fewer than two queries; an empty index; a target that is not in (0, 1], or that no
+            `ef` reaches: then with the best that was met.
+
+        Examples
+        --------
+        >>> import numpy as np, upvec
+        >>> rows = np.random.default_rng(0).standard_normal((2100, 32), dtype=np.float32)
+        >>> ix = upvec.Index(32)
+        >>> _ = ix.upsert(np.arange(2000), rows[:2000])
+        >>> found = ix.tune(rows[2000:], k=10, target_recall=0.9)
+        >>> found.recall > 0.85
+        True
+        >>> _ = ix.search(rows[2000:], k=10, ef=found.ef)
+        """
+        array = self._queries(queries)
+        k = _require_int("k", k, 1, 2**31 - 1)
+        if isinstance(target_recall, (bool, str)) or not 0 < float(target_recall) <= 1:
+            raise ValueError(f"target_recall = {target_recall!r}; want above 0 and at most 1")
+        pin = self._version() or self._core.snapshot()  # one version for truth and searches
+        return tune(
+            array,
+            k,
+            float(target_recall),
+            rows=len(self._core.keys(snapshot=pin)),
+            search=lambda some, ef: SearchResult(*self._core.search(some, k, ef=ef, snapshot=pin)),
+            exact=lambda some: SearchResult(*self._core.exact_search(some, k, snapshot=pin)),
         )
 
     def filter(self, keys: Any) -> Filter:

@@ -204,9 +204,10 @@ bool plain_int(const py::object& object, long low, long high, long& value) {
 // numbers are int and within bounds. None if they are not: then it is for the caller to convert
 // them, or to say what is wrong. What a call costs beside the search itself is a good part of a
 // search for one query.
-py::object search_plain(const Index& index, const py::object& queries, const py::object& k,
-                        const py::object& ef, const py::object& where, const py::object& threads,
-                        const py::object& snapshot) {
+std::optional<py::tuple> search_plain(const Index& index, const py::object& queries,
+                                      const py::object& k, const py::object& ef,
+                                      const py::object& where, const py::object& threads,
+                                      const py::object& snapshot) {
   constexpr long kMost = 2'147'483'647;
   constexpr long kMostThreads = 4096;
   MatrixView view;
@@ -217,7 +218,7 @@ py::object search_plain(const Index& index, const py::object& queries, const py:
       plain_int(k, 1, kMost, places) && plain_int(threads, 0, kMostThreads, workers) &&
       (ef.is_none() || plain_int(ef, 1, kMost, candidates)) && plain_queries(queries, view) &&
       (where.is_none() || py::isinstance<Filter>(where));
-  if (!plain) return py::none();
+  if (!plain) return std::nullopt;
   const ReadArguments arguments(index, where, snapshot, static_cast<std::size_t>(candidates),
                                 static_cast<unsigned>(workers));
   return run_search(index, How::kGraph, view, static_cast<std::size_t>(places), arguments.options);

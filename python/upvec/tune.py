@@ -105,5 +105,6 @@ def recall(found: SearchResult, truth: SearchResult) -> float:
     """Share of the true rows that were found; of rows at the same distance any one will do."""
     there = np.arange(truth.distances.shape[1]) < truth.counts[:, None]
     last = np.take_along_axis(truth.distances, np.maximum(truth.counts - 1, 0)[:, None], axis=1)
-    wanted = np.count_nonzero(there)
-    return np.count_nonzero((found.distances <= last) & there) / wanted if wanted else 1.0
+    wanted = int(np.count_nonzero(there))
+    found_of_them = int(np.count_nonzero((found.distances <= last) & there))
+    return found_of_them / wanted if wanted else 1.0

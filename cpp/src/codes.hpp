@@ -10,8 +10,10 @@
 // words (see simd/distance_kernels.hpp).
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -58,6 +60,22 @@ class CodeSpace {
     const float rounding = 2.0F * scale * scale * static_cast<float>(dim_) / 12.0F;
     return kBlur * (metric_ == Metric::kL2 ? rounding : 0.5F * rounding);
   }
+
+  // By how much codes may overestimate a distance from this point, if the other's code is about as
+  // coarse: kDeviations standard deviations of what rounding does to it. Of the rows within a
+  // radius that leaves 1 to 1,000 hits a query (18,000 texts, 50,000 of SIFT), codes put none
+  // beyond that; with 2 deviations 2 to 5 in 10,000, with none 3 to 5 in 1,000. Between 4 and 5 %
+  // more are within it that do not belong there.
+  [[nodiscard]] float slack(Point a, float distance) const noexcept {
+    const Scalars mine = scalars(a);
+    const float rounding = 2.0F * mine.scale * mine.scale / 12.0F;  // of both, a dimension
+    const float square = std::max(distance, 0.0F);
+    const float spread = metric_ == Metric::kL2       ? 2.0F * std::sqrt(square * rounding)
+                         : metric_ == Metric::kCosine ? std::sqrt(2.0F * square * rounding)
+                                                      : std::sqrt(mine.squared_norm * rounding);
+    return kDeviations * spread + static_cast<float>(dim_) * rounding;
+  }
+  static constexpr float kDeviations = 4.0F;
 
  private:
   struct Scalars {

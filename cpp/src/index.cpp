@@ -1,5 +1,7 @@
 #include "upvec/index.hpp"
 
+#include <algorithm>
+#include <string>
 #include <utility>
 
 #include "file_format.hpp"
@@ -35,6 +37,30 @@ const Filter::State* checked_filter(const Store& store, const Filter::State* fil
     throw Error(ErrorCode::kInvalidArgument, "the filter belongs to another index");
   }
   return filter;
+}
+
+// Makes room for the hits of a search and has it filled.
+template <typename Search>
+SearchResult gathered(KeyType key_type, std::size_t queries, std::size_t k, const Search& search) {
+  Index::require_places(queries, k);
+  std::vector<std::uint64_t> stored(queries * k);
+  SearchResult result;
+  result.keys.type = key_type;
+  result.distances.resize(queries * k);
+  result.counts.resize(queries);
+  search(Places(k, stored.data(), result.distances.data(), result.counts.data()));
+  if (key_type == KeyType::kInt64) result.keys.ints.reserve(stored.size());
+  for (const std::uint64_t key : stored) add_key(result.keys, key);
+  return result;
+}
+
+Places places_in(const Store& store, std::size_t queries, std::size_t k, const SearchRoom& room) {
+  Index::require_places(queries, k);
+  if (store.options.key_type != KeyType::kInt64) {
+    throw Error(ErrorCode::kInvalidArgument, "room for int64 keys; the index has keys of str");
+  }
+  // A StoredKey of an int64 is its bits; signed and unsigned may share memory.
+  return {k, reinterpret_cast<std::uint64_t*>(room.keys), room.distances, room.counts};
 }
 
 }  // namespace
@@ -103,7 +129,18 @@ SearchResult Index::search(MatrixView queries, std::size_t k, const SearchOption
   const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
   const auto* filter =
       checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
-  return upvec::search(*store_, queries, k, options, filter, view.seq());
+  return gathered(store_->options.key_type, queries.rows, k, [&](const Places& places) {
+    upvec::search(*store_, queries, options, filter, view.seq(), places);
+  });
+}
+
+void Index::search_into(MatrixView queries, std::size_t k, const SearchRoom& room,
+                        const SearchOptions& options) const {
+  const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
+  const auto* filter =
+      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
+  upvec::search(*store_, queries, options, filter, view.seq(),
+                places_in(*store_, queries.rows, k, room));
 }
 
 SearchResult Index::exact_search(MatrixView queries, std::size_t k,
@@ -111,7 +148,28 @@ SearchResult Index::exact_search(MatrixView queries, std::size_t k,
   const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
   const auto* filter =
       checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
-  return upvec::exact_search(*store_, queries, k, options, filter, view.seq());
+  return gathered(store_->options.key_type, queries.rows, k, [&](const Places& places) {
+    upvec::exact_search(*store_, queries, options, filter, view.seq(), places);
+  });
+}
+
+void Index::exact_search_into(MatrixView queries, std::size_t k, const SearchRoom& room,
+                              const SearchOptions& options) const {
+  const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
+  const auto* filter =
+      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
+  upvec::exact_search(*store_, queries, options, filter, view.seq(),
+                      places_in(*store_, queries.rows, k, room));
+}
+
+void Index::require_places(std::size_t queries, std::size_t k) {
+  if (k == 0) throw Error(ErrorCode::kInvalidArgument, "k = 0; want at least 1");
+  constexpr std::size_t kMaxPlaces = std::size_t{1} << 28;
+  if (k > kMaxPlaces / std::max<std::size_t>(1, queries)) {
+    throw Error(ErrorCode::kLimit, std::to_string(queries) +
+                                       " queries of k = " + std::to_string(k) +
+                                       "; want at most 2^28 places in a result");
+  }
 }
 
 RangeResult Index::range_search(MatrixView queries, float radius,

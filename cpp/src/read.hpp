@@ -1,23 +1,34 @@
 // The readers' side of an index. None of these functions waits for a writer.
 #pragma once
 
+#include "hits.hpp"
 #include "store.hpp"
 
 namespace upvec {
 
-// The row that a slot shows at `seq`; kNoRow if none.
-Row visible_row(const Graph& graph, Slot slot, std::uint64_t seq) noexcept;
+// The row that a slot shows at `seq`; kNoRow if none. `newest` is what the slot points at, or has
+// pointed at since the reader pinned its version.
+inline Row row_shown(const Graph& graph, Row newest, std::uint64_t seq) noexcept {
+  Row row = newest;
+  while (row != kNoRow && graph.rows.header(row).seq > seq) {
+    row = graph.rows.header(row).previous.load(std::memory_order_acquire);
+  }
+  return row == kNoRow || graph.rows.header(row).removed != 0 ? kNoRow : row;
+}
+inline Row visible_row(const Graph& graph, Slot slot, std::uint64_t seq) noexcept {
+  return row_shown(graph, graph.row_of[slot].load(std::memory_order_acquire), seq);
+}
 
 void get(const Store& store, const KeySpan& keys, float* vectors, std::uint8_t* found,
          std::uint64_t seq);
-SearchResult search(const Store& store, const MatrixView& queries, std::size_t k,
-                    const SearchOptions& options, const Filter::State* filter, std::uint64_t seq);
-SearchResult exact_search(const Store& store, const MatrixView& queries, std::size_t k,
-                          const SearchOptions& options, const Filter::State* filter,
-                          std::uint64_t seq);
+void search(const Store& store, const MatrixView& queries, const SearchOptions& options,
+            const Filter::State* filter, std::uint64_t seq, const Places& places);
+void exact_search(const Store& store, const MatrixView& queries, const SearchOptions& options,
+                  const Filter::State* filter, std::uint64_t seq,
+                  const Places& places);  // exact.cpp
 RangeResult range_search(const Store& store, const MatrixView& queries, float radius,
                          const SearchOptions& options, const Filter::State* filter,
-                         std::uint64_t seq);
+                         std::uint64_t seq);  // range.cpp
 std::shared_ptr<const Filter::State> make_filter(const std::shared_ptr<const Store>& store,
                                                  const KeySpan& allowed, std::uint64_t seq);
 Keys visible_keys(const Store& store, std::uint64_t seq);

@@ -101,6 +101,9 @@ std::string digest(const Store& store);  // digest.cpp
 // can be put back unchanged). False if it cannot be stored.
 bool prepare_vector(const IndexOptions& options, const float* from, float* to,
                     std::size_t padded_dim) noexcept;  // vectors.cpp
+// All queries of a call in that form, side by side in `storage`. Throws if one cannot be stored.
+const float* prepare_queries(const IndexOptions& options, const MatrixView& queries,
+                             PaddedVector& storage);
 [[noreturn]] void throw_bad_vectors(const IndexOptions& options, const MatrixView& vectors,
                                     std::vector<std::uint64_t> rows, const char* what);
 void require_key_type(const Store& store, const KeySpan& keys);

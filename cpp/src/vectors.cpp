@@ -51,6 +51,18 @@ bool prepare_vector(const IndexOptions& options, const float* from, float* to,
   return true;
 }
 
+const float* prepare_queries(const IndexOptions& options, const MatrixView& queries,
+                             PaddedVector& storage) {
+  const std::size_t stride = pad_dim(options.dim);
+  float* const first = storage.reserve(std::max<std::size_t>(1, queries.rows * stride));
+  std::vector<std::uint64_t> bad;
+  for (std::size_t i = 0; i < queries.rows; ++i) {
+    if (!prepare_vector(options, queries.row(i), first + i * stride, stride)) bad.push_back(i);
+  }
+  if (!bad.empty()) throw_bad_vectors(options, queries, std::move(bad), "queries");
+  return first;
+}
+
 void throw_bad_vectors(const IndexOptions& options, const MatrixView& vectors,
                        std::vector<std::uint64_t> rows, const char* what) {
   std::sort(rows.begin(), rows.end());

@@ -4,6 +4,22 @@ namespace upvec::python {
 
 namespace py = pybind11;
 
+bool plain_queries(py::handle queries, MatrixView& view) {
+  const auto& numpy = py::detail::npy_api::get();
+  if (reinterpret_cast<PyTypeObject*>(Py_TYPE(queries.ptr())) != numpy.PyArray_Type_) return false;
+  const auto* const array = py::detail::array_proxy(queries.ptr());
+  constexpr int kReadable =
+      py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if ((array->flags & kReadable) != kReadable) return false;
+  static PyObject* const float32 = py::dtype::of<float>().release().ptr();
+  if (array->descr != float32) return false;
+  if (array->nd != 1 && array->nd != 2) return false;
+  view.data = reinterpret_cast<const float*>(array->data);
+  view.rows = array->nd == 1 ? 1 : static_cast<std::size_t>(array->dimensions[0]);
+  view.dim = static_cast<std::size_t>(array->dimensions[array->nd - 1]);
+  return true;
+}
+
 py::array to_array(Keys&& keys, std::vector<py::ssize_t> shape) {
   if (keys.type == KeyType::kInt64) return to_array(std::move(keys.ints), std::move(shape));
   py::array result(py::dtype("O"), std::move(shape));

@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -36,6 +37,27 @@ inline MatrixView matrix_view(const FloatMatrix& array, const char* what) {
   return {array.data(), static_cast<std::size_t>(array.shape(0)),
           static_cast<std::size_t>(array.shape(1))};
 }
+
+// An array of nothing in particular, of one or two axes.
+template <typename T, typename... Sizes>
+pybind11::array new_array(Sizes... sizes) {
+  const std::array<pybind11::ssize_t, sizeof...(Sizes)> shape{sizes...};
+  auto& numpy = pybind11::detail::npy_api::get();
+  PyObject* const made =
+      numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, pybind11::dtype::of<T>().release().ptr(),
+                                  sizeof...(Sizes), shape.data(), nullptr, nullptr, 0, nullptr);
+  if (made == nullptr) throw pybind11::error_already_set();
+  return pybind11::reinterpret_steal<pybind11::array>(made);
+}
+
+template <typename T>
+T* data_of(const pybind11::array& array) {
+  return static_cast<T*>(const_cast<void*>(array.data()));
+}
+
+// Whether this is an array of float32, (q, dim) or (dim,), that can be read as it is: then `view`
+// shows it. No subclass, as that may mean something else by it (a mask, for example).
+bool plain_queries(pybind11::handle queries, MatrixView& view);
 
 // int64 array, or object array of str.
 pybind11::array to_array(Keys&& keys, std::vector<pybind11::ssize_t> shape);

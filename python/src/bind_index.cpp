@@ -144,18 +144,37 @@ py::tuple get(const Index& index, const py::object& keys, const py::object& snap
   return py::make_tuple(std::move(vectors), std::move(found));
 }
 
-using SearchFunction = SearchResult (Index::*)(MatrixView, std::size_t, const SearchOptions&) const;
+enum class How : std::uint8_t { kGraph, kExact };
 
-py::tuple run_search(const Index& index, SearchFunction function, const FloatMatrix& queries,
-                     std::size_t k, const ReadArguments& arguments) {
-  const MatrixView view = matrix_view(queries, "queries");
+// Searches with the answer going straight to where numpy will find it. String keys become objects,
+// which takes the GIL: those go through a result of the core.
+py::tuple run_search(const Index& index, How how, const MatrixView& queries, std::size_t k,
+                     const SearchOptions& options) {
+  Index::require_places(queries.rows, k);
+  const auto rows = static_cast<py::ssize_t>(queries.rows);
+  const auto columns = static_cast<py::ssize_t>(k);
+  if (index.options().key_type == KeyType::kInt64) {
+    const py::array keys = new_array<std::int64_t>(rows, columns);
+    const py::array distances = new_array<float>(rows, columns);
+    const py::array counts = new_array<std::int64_t>(rows);
+    const SearchRoom room{data_of<std::int64_t>(keys), data_of<float>(distances),
+                          data_of<std::int64_t>(counts)};
+    {
+      const py::gil_scoped_release release;
+      if (how == How::kGraph) {
+        index.search_into(queries, k, room, options);
+      } else {
+        index.exact_search_into(queries, k, room, options);
+      }
+    }
+    return py::make_tuple(keys, distances, counts);
+  }
   SearchResult result;
   {
     const py::gil_scoped_release release;
-    result = (index.*function)(view, k, arguments.options);
+    result = how == How::kGraph ? index.search(queries, k, options)
+                                : index.exact_search(queries, k, options);
   }
-  const auto rows = static_cast<py::ssize_t>(view.rows);
-  const auto columns = static_cast<py::ssize_t>(k);
   return py::make_tuple(to_array(std::move(result.keys), {rows, columns}),
                         to_array(std::move(result.distances), {rows, columns}),
                         to_array(std::move(result.counts), {rows}));
@@ -164,13 +183,45 @@ py::tuple run_search(const Index& index, SearchFunction function, const FloatMat
 py::tuple search(const Index& index, const FloatMatrix& queries, std::size_t k, std::size_t ef,
                  const py::object& allowed, unsigned threads, const py::object& snapshot) {
   const ReadArguments arguments(index, allowed, snapshot, ef, threads);
-  return run_search(index, &Index::search, queries, k, arguments);
+  return run_search(index, How::kGraph, matrix_view(queries, "queries"), k, arguments.options);
 }
 
 py::tuple exact_search(const Index& index, const FloatMatrix& queries, std::size_t k,
                        const py::object& allowed, unsigned threads, const py::object& snapshot) {
   const ReadArguments arguments(index, allowed, snapshot, 0, threads);
-  return run_search(index, &Index::exact_search, queries, k, arguments);
+  return run_search(index, How::kExact, matrix_view(queries, "queries"), k, arguments.options);
+}
+
+// An int, and no bool or other thing that can be made one, within bounds.
+bool plain_int(const py::object& object, long low, long high, long& value) {
+  if (!PyLong_CheckExact(object.ptr())) return false;
+  int overflow = 0;
+  value = PyLong_AsLongAndOverflow(object.ptr(), &overflow);
+  return overflow == 0 && low <= value && value <= high;
+}
+
+// search() for arguments as most calls have them: queries are an array that can be read as it is,
+// numbers are int and within bounds. None if they are not: then it is for the caller to convert
+// them, or to say what is wrong. What a call costs beside the search itself is a good part of a
+// search for one query.
+std::optional<py::tuple> search_plain(const Index& index, const py::object& queries,
+                                      const py::object& k, const py::object& ef,
+                                      const py::object& where, const py::object& threads,
+                                      const py::object& snapshot) {
+  constexpr long kMost = 2'147'483'647;
+  constexpr long kMostThreads = 4096;
+  MatrixView view;
+  long places = 0;
+  long candidates = 0;
+  long workers = 0;
+  const bool plain =
+      plain_int(k, 1, kMost, places) && plain_int(threads, 0, kMostThreads, workers) &&
+      (ef.is_none() || plain_int(ef, 1, kMost, candidates)) && plain_queries(queries, view) &&
+      (where.is_none() || py::isinstance<Filter>(where));
+  if (!plain) return std::nullopt;
+  const ReadArguments arguments(index, where, snapshot, static_cast<std::size_t>(candidates),
+                                static_cast<unsigned>(workers));
+  return run_search(index, How::kGraph, view, static_cast<std::size_t>(places), arguments.options);
 }
 
 py::tuple range_search(const Index& index, const FloatMatrix& queries, float radius, std::size_t ef,
@@ -313,6 +364,8 @@ void bind_index(pybind11::module_& m) {
       .def("get", &get, "keys"_a, py::kw_only(), "snapshot"_a = py::none())
       .def("search", &search, "queries"_a, "k"_a, py::kw_only(), "ef"_a = 0,
            "allowed"_a = py::none(), "threads"_a = 0, "snapshot"_a = py::none())
+      .def("search_plain", &search_plain, "queries"_a, "k"_a, "ef"_a, "where"_a, "threads"_a,
+           "snapshot"_a)
       .def("exact_search", &exact_search, "queries"_a, "k"_a, py::kw_only(),
            "allowed"_a = py::none(), "threads"_a = 0, "snapshot"_a = py::none())
       .def("range_search", &range_search, "queries"_a, "radius"_a, py::kw_only(), "ef"_a = 0,

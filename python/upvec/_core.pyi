@@ -88,6 +88,15 @@ class Index:
         threads: typing.SupportsInt | typing.SupportsIndex = 0,
         snapshot: typing.Any = None,
     ) -> tuple: ...
+    def search_plain(
+        self,
+        queries: typing.Any,
+        k: typing.Any,
+        ef: typing.Any,
+        where: typing.Any,
+        threads: typing.Any,
+        snapshot: typing.Any,
+    ) -> tuple | None: ...
     def snapshot(self, *, head: bool = False) -> Snapshot: ...
     def stats(self) -> dict: ...
     def upsert(

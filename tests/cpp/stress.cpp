@@ -190,7 +190,8 @@ class Reader {
         });
         break;
       case 2:
-        random_() % 4 == 0 ? search_published([&](const SearchOptions& options) {
+        random_() % 4 == 0 ? search_published([&](SearchOptions options) {
+          options.threads = 2;
           return index_.exact_search(query_.view(), kHits, options);
         })
                            : filtered_published();

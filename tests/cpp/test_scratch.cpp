@@ -43,6 +43,64 @@ TEST_CASE("a pool holds the nearest candidates in order, ties by slot") {
   }
 }
 
+// What a pool should be, slowly.
+struct SlowPool {
+  std::size_t capacity;
+  std::vector<Neighbor> sorted;
+  std::set<Slot> popped;
+
+  bool insert(Neighbor candidate) {
+    sorted.push_back(candidate);
+    std::sort(sorted.begin(), sorted.end());
+    if (sorted.size() <= capacity) return true;
+    const bool stays = sorted.back().slot != candidate.slot;
+    sorted.pop_back();
+    return stays;
+  }
+  Slot pop() {
+    for (const Neighbor& one : sorted) {
+      if (popped.insert(one.slot).second) return one.slot;
+    }
+    return kNoSlot;
+  }
+};
+
+TEST_CASE("a pool of many does what a pool of few does") {
+  upvec::testing::Random random(7);
+  CandidatePool pool;
+  for (const std::size_t capacity : {std::size_t{767}, std::size_t{769}, std::size_t{1500}}) {
+    pool.begin(capacity);
+    SlowPool slow{capacity, {}, {}};
+    for (Slot slot = 1; slot <= 4000; ++slot) {
+      // Nearer and nearer, as in a search.
+      const Neighbor candidate{static_cast<float>(random() % (8000 - slot)), slot};
+      REQUIRE((pool.insert(candidate) != CandidatePool::kNotKept) == slow.insert(candidate));
+      while (random() % 3 == 0) REQUIRE(pool.pop() == slow.pop());
+      if (random() % 100 != 0) continue;
+      REQUIRE(pool.size() == slow.sorted.size());
+      for (std::size_t i = 0; i < pool.size(); ++i) REQUIRE(pool[i].slot == slow.sorted[i].slot);
+    }
+    for (Slot slot = kNoSlot + 1; slot != kNoSlot;) {
+      slot = slow.pop();
+      REQUIRE(pool.pop() == slot);
+    }
+    REQUIRE(pool.is_full());
+  }
+}
+
+TEST_CASE("a pool that is widened expands what it only remembered") {
+  CandidatePool pool;
+  pool.begin(4, 2);
+  for (const Slot slot : {1U, 2U, 3U, 4U}) pool.insert({static_cast<float>(slot), slot});
+  CHECK(pool.pop() == 1);
+  CHECK(pool.pop() == 2);
+  CHECK(pool.pop() == kNoSlot);
+  pool.widen();
+  CHECK(pool.pop() == 3);
+  CHECK(pool.pop() == 4);
+  CHECK(pool.pop() == kNoSlot);
+}
+
 TEST_CASE("a pool pops every candidate once, nearest first, also those that came after a pop") {
   CandidatePool pool;
   pool.begin(4);

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 import upvec
+from upvec.index import SearchResult
 from upvec.sample import Sample
 
 Floats = npt.NDArray[np.float32]
@@ -70,6 +71,15 @@ def test_recall_on_real_embeddings_is_high_and_survives_a_turnover(
     assert after >= recall(fresh.search(queries), fresh.exact_search(queries)) - 0.005
     assert after >= 0.95
     assert ix.check().ok
+
+
+@pytest.mark.parametrize("k", [1, 10, 100])
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+def test_without_an_ef_nearly_all_are_found(sample: Sample, metric: str, k: int) -> None:
+    ix = upvec.Index(384, metric=metric)
+    ix.upsert(np.arange(1800), sample.v1[:1800])
+    queries = sample.v1[1800:]
+    assert recall(ix.search(queries, k), ix.exact_search(queries, k)) >= 0.98
 
 
 @pytest.mark.parametrize("codes", ["int8", "none"])
@@ -146,6 +156,45 @@ def test_a_single_query_is_one_row() -> None:
     assert one.keys.shape == (1, 3)
     np.testing.assert_array_equal(one.keys, ix.search(normal(1, seed=1), 3).keys)
     assert len(ix.range_search(normal(1, seed=1)[0], 1.0)) == 1
+
+
+@pytest.mark.parametrize("key", ["int64", "str"])
+def test_a_query_is_answered_alike_in_every_form(key: str) -> None:
+    ix = filled(key=key)
+    plain = normal(1, seed=1)[0]
+    wide = np.zeros((DIM, 2), np.float32)
+    wide[:, 0] = plain
+    aside = np.frombuffer(b"\0" + plain.tobytes(), np.uint8)[1:].view(np.float32)
+    forms = [
+        plain[None],
+        plain.astype(np.float64),
+        plain.astype(">f4"),
+        plain.tolist(),
+        wide[:, 0],
+        aside,
+        np.ma.array(plain),
+        plain.view(np.matrix),
+    ]
+    with ix.snapshot() as snap:
+        for search in (ix.search, snap.search):
+            want = search(plain, 3, ef=20, threads=1, where=ix.filter(keys_of(key, range(200))))
+            for form in forms:
+                got = search(form, np.int64(3), ef=np.int32(20), where=keys_of(key, range(200)))
+                for one, other in zip(got, want, strict=True):
+                    np.testing.assert_array_equal(one, other)
+
+
+def test_a_result_unpacks_shows_itself_and_cannot_be_changed() -> None:
+    result = filled().search(normal(1), 2)
+    keys, distances, counts = result
+    assert keys is result.keys
+    assert distances is result.distances
+    assert counts is result.counts
+    assert repr(result).startswith("SearchResult(keys=array([[")
+    assert isinstance(result, SearchResult)
+    with pytest.raises(AttributeError):
+        result.keys = keys  # type: ignore[misc]
+    keys[0, 0] = 5  # the arrays are the caller's
 
 
 @pytest.mark.parametrize("key", ["int64", "str"])

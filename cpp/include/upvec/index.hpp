@@ -66,6 +66,14 @@ struct SearchResult {
   std::vector<std::int64_t> counts;  // filled places of each row
 };
 
+// Memory of the caller's for a SearchResult of q queries in an index of int64 keys: q * k keys, q *
+// k distances, q counts.
+struct SearchRoom {
+  std::int64_t* keys = nullptr;
+  float* distances = nullptr;
+  std::int64_t* counts = nullptr;
+};
+
 // The hits of query i stand at [offsets[i], offsets[i + 1]), nearest first.
 struct RangeResult {
   std::vector<std::int64_t> offsets;
@@ -157,7 +165,7 @@ struct ReadOptions {
 };
 
 struct SearchOptions : ReadOptions {
-  std::size_t ef = 0;              // candidates held; 0: max(2 k, 64)
+  std::size_t ef = 0;              // candidates held; 0: max(64, k + 54)
   const Filter* filter = nullptr;  // null: all keys are allowed
   unsigned threads = 0;
 };
@@ -187,9 +195,17 @@ class Index {
            const ReadOptions& options = {}) const;
   [[nodiscard]] SearchResult search(MatrixView queries, std::size_t k,
                                     const SearchOptions& options = {}) const;
-  // By measuring every row: the oracle of search().
+  // By measuring every row, at the speed of memory: the oracle of search().
   [[nodiscard]] SearchResult exact_search(MatrixView queries, std::size_t k,
                                           const SearchOptions& options = {}) const;
+  // The same, written to where the caller wants it. Keys must be int64.
+  void search_into(MatrixView queries, std::size_t k, const SearchRoom& room,
+                   const SearchOptions& options = {}) const;
+  void exact_search_into(MatrixView queries, std::size_t k, const SearchRoom& room,
+                         const SearchOptions& options = {}) const;
+  // Throws what a search for k rows of so many queries would throw: a result has at most 2^28
+  // places.
+  static void require_places(std::size_t queries, std::size_t k);
   // Everything that is found at no more than the radius (in the metric's distance).
   [[nodiscard]] RangeResult range_search(MatrixView queries, float radius,
                                          const SearchOptions& options = {}) const;

@@ -17,6 +17,11 @@ IndexOptions checked(const IndexOptions& options) {
   require(options.m >= 4 && options.m <= 256, "M", options.m, "4 to 256");
   require(options.ef_construction >= 1 && options.ef_construction <= 100000, "ef_construction",
           options.ef_construction, "1 to 100000");
+  if (options.codes == Codes::kNone && options.keep == Keep::kNone) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "codes = \"none\" with keep = \"none\" leaves nothing of the vectors; want codes = "
+                "\"int8\", or keep = \"f32\" or \"bf16\"");
+  }
   return options;
 }
 
@@ -24,7 +29,7 @@ IndexOptions checked(const IndexOptions& options) {
 
 Store::Store(const IndexOptions& index_options)
     : options(checked(index_options)),
-      graph(options.dim, options.metric, options.codes, options.m),
+      graph(options.dim, options.metric, options.codes, options.keep, options.m),
       keys(options.key_type, options.seed),
       anchors(graph),
       commit(graph) {

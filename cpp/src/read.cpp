@@ -174,7 +174,6 @@ class Searcher {
     if (graph_.walks_codes) {
       while (n < pool.size() && pool[n].distance < blur(scratch)) ++n;
     }
-    scratch.candidates.clear();
     for (std::size_t i = 0; i < n; ++i) {
       const Row row = graph_.row_of[pool[i].slot].load(std::memory_order_acquire);
       simd::prefetch(&graph_.rows.header(row));
@@ -182,27 +181,37 @@ class Searcher {
         simd::prefetch_lines(graph_.rows.vector(row), graph_.space.row_bytes());
       }
     }
+    scratch.candidates.clear();
+    scratch.points.clear();
     // Rows that this version does not show give their places to those behind them.
     for (std::size_t i = 0; i < pool.size() && scratch.candidates.size() < n; ++i) {
       const Row row = graph_.row_of[pool[i].slot].load(std::memory_order_acquire);
       const RowHeader& header = graph_.rows.header(row);
       if (row == kNoRow || header.removed != 0 || header.seq > seq_) continue;
       if (filter_ != nullptr && !filter_->contains(pool[i].slot, header.key)) continue;
-      scratch.candidates.push_back({graph_.walks_codes
-                                        ? graph_.space.distance_to(query, graph_.rows.vector(row))
-                                        : pool[i].distance,
-                                    pool[i].slot});
+      scratch.candidates.push_back(pool[i]);
+      scratch.points.push_back(graph_.rows.vector(row));
     }
-    if (graph_.walks_codes) {
-      scratch.counters.distances += scratch.candidates.size();
-      std::sort(scratch.candidates.begin(), scratch.candidates.end());
-    }
+    if (graph_.walks_codes) measure_candidates(query, scratch);
     for (std::size_t i = 0; i < std::min(k, scratch.candidates.size()); ++i) {
       const Neighbor& candidate = scratch.candidates[i];
       const Row row = graph_.row_of[candidate.slot].load(std::memory_order_acquire);
       hits.push_back({candidate.distance, graph_.rows.header(row).key});
     }
     return !commit_under_way();
+  }
+
+  // Puts the distances to scratch.points, which have been sent for, in the place of those by code.
+  void measure_candidates(const float* query, Scratch& scratch) const {
+    const std::size_t n = scratch.points.size();
+    scratch.distances.resize(n);
+    for (std::size_t i = 0; i < n; i += kMostTogether) {
+      graph_.space.distances_to(query, &scratch.points[i], std::min(kMostTogether, n - i),
+                                &scratch.distances[i]);
+    }
+    for (std::size_t i = 0; i < n; ++i) scratch.candidates[i].distance = scratch.distances[i];
+    scratch.counters.distances += n;
+    std::sort(scratch.candidates.begin(), scratch.candidates.end());
   }
 
   // How many of the nearest by code are measured by exact vector. Twice k lost nothing against all,

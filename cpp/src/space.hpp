@@ -10,8 +10,8 @@
 //
 // Rounded to bfloat16, vectors of unit length are off it by up to 2^-8. 1 - dot would have errors
 // of that size, more than what lies between near neighbours; half the squared distance, which is
-// the same for unit vectors, has errors of that share of itself. (A burst of 400 texts-like vectors
-// within .08: recall@10 .84 by 1 - dot, as by exact vectors by the other.)
+// the same for unit vectors, has errors of that share of itself. Of 400 vectors of 384 dimensions
+// that lie within .08, a search then finds .93 of the ten nearest, and by 1 - dot .64; of f32, .94.
 #pragma once
 
 #include <bit>

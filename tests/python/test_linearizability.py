@@ -301,9 +301,8 @@ def check(recorder: Recorder) -> None:
 
 
 @pytest.mark.usefixtures("frequent_switches")
-@pytest.mark.parametrize(
-    ("codes", "keep"), [("int8", "f32"), ("none", "f32"), ("int8", "bf16"), ("int8", "none")]
-)
+# Without bf16, in which not every number that is written is another one.
+@pytest.mark.parametrize(("codes", "keep"), [("int8", "f32"), ("none", "f32"), ("int8", "none")])
 def test_histories_of_an_index_are_linearizable(codes: str, keep: str) -> None:
     for seed in range(3):
         store = IndexStore(codes, keep)

@@ -399,9 +399,10 @@ class Index(IndexReader):
         the unrounded query, and what ``get`` returned counts as unchanged when put back.
         ``"f32"``: all of them. ``"bf16"``: every component in half the memory, rounded to
         bfloat16, off by at most 2**-8 of itself (cosine: so is the length, and distances are
-        half the squared ones, which for unit vectors is the same). ``"none"``: the codes alone, a quarter of
-        the memory; a component is off by at most half a step, of largest magnitude of the
-        vector / 127 (cosine: and then the vector is scaled to unit length). See Notes.
+        half the squared ones, which for unit vectors is the same). ``"none"``: the codes
+        alone, a quarter of the memory; a component is off by at most half a step, of largest
+        magnitude of the vector / 127 (cosine: and then the vector is scaled to unit length).
+        See Notes.
     M : int
         Links per row above level 0, 4 to 256; level 0 has twice as many.
     ef_construction : int
@@ -427,7 +428,7 @@ class Index(IndexReader):
     ========  =====  =====================  =======  ======================
     f32       2,190  .9867 / .9964 / .9988  1        1
     bf16      1,420  .9848 / .9944 / .9964  1.0      1.0
-    none        640  .9831 / .9926 / .9949  .99      1.1 / 1.1 / 1.0
+    none        650  .9831 / .9926 / .9949  .99      1.1 / 1.1 / 1.0
     ========  =====  =====================  =======  ======================
 
     ========  =====  =====================  =======  ======================
@@ -435,8 +436,8 @@ class Index(IndexReader):
     -----------------------------------------------------------------------
     keep      bytes  recall@10              inserts  searches
     ========  =====  =====================  =======  ======================
-    f32         898  .9787 / .9956 / .9988  1        1
-    bf16        640  .9787 / .9956 / .9988  1.0      1.0
+    f32         900  .9787 / .9956 / .9988  1        1
+    bf16        645  .9787 / .9956 / .9988  1.0      1.0
     none        390  .9691 / .9845 / .9869  .92      1.0 / 1.0 / .9
     ========  =====  =====================  =======  ======================
 

@@ -2,18 +2,38 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace upvec {
+namespace {
+
+constexpr float kLargestCode = 127.0F;
+
+}  // namespace
+
+// Its products with -127 .. 127 are exact, and the largest of them gives it again. Of a vector so
+// short that these would lose bits nothing is left: 0.
+float CodeSpace::repeatable_scale(float largest) const noexcept {
+  const float scale = largest / kLargestCode;
+  if (scale < std::numeric_limits<float>::min()) return 0.0F;
+  constexpr std::uint32_t kDropped = 7;
+  const auto bits = std::bit_cast<std::uint32_t>(scale) + (1U << (kDropped - 1));
+  return std::bit_cast<float>(bits >> kDropped << kDropped);
+}
 
 void CodeSpace::encode(const float* vector, std::byte* record) const noexcept {
   float largest = 0.0F;
   for (std::size_t d = 0; d < dim_; ++d) largest = std::max(largest, std::fabs(vector[d]));
-  constexpr float kLargestCode = 127.0F;
-  const float scale = largest / kLargestCode;
+  float scale = largest / kLargestCode;
   // Of a vector so short that this overflows, nothing is left but its length of nearly zero.
-  const float inverse = kLargestCode / largest;
+  float inverse = kLargestCode / largest;
+  if (repeatable_) {
+    scale = repeatable_scale(largest);
+    inverse = 1.0F / scale;
+  }
   auto* const values = reinterpret_cast<std::int8_t*>(record);
   std::memset(values, 0, padded_dim_);
   std::int32_t squares = 0;
@@ -25,6 +45,33 @@ void CodeSpace::encode(const float* vector, std::byte* record) const noexcept {
       squares += value * value;
     }
   }
+  if (repeatable_ && metric_ == Metric::kCosine && squares > 0) {
+    scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(squares)));
+  }
+  const Scalars scalars{scale, scale * scale * static_cast<float>(squares)};
+  std::memcpy(record + padded_dim_, &scalars, sizeof scalars);
+}
+
+void CodeSpace::decode(Point record, float* vector) const noexcept {
+  const float scale = scalars(record).scale;
+  for (std::size_t d = 0; d < dim_; ++d) {
+    vector[d] = scale * static_cast<float>(values(record)[d]);
+  }
+}
+
+void CodeSpace::pack(Point record, std::byte* packed) const noexcept {
+  const float scale = scalars(record).scale;
+  std::memcpy(packed, record, dim_);
+  std::memcpy(packed + dim_, &scale, sizeof scale);
+}
+
+void CodeSpace::unpack(const std::byte* packed, std::byte* record) const noexcept {
+  std::memset(record, 0, padded_dim_);
+  std::memcpy(record, packed, dim_);
+  std::int32_t squares = 0;
+  for (std::size_t d = 0; d < dim_; ++d) squares += values(record)[d] * values(record)[d];
+  float scale;
+  std::memcpy(&scale, packed + dim_, sizeof scale);
   const Scalars scalars{scale, scale * scale * static_cast<float>(squares)};
   std::memcpy(record + padded_dim_, &scalars, sizeof scalars);
 }
@@ -42,7 +89,24 @@ void CodeSpace::distances(Point a, const Point* others, std::size_t n, float* ou
   std::array<std::int32_t, kMostTogether> dots;
   many_(values(a), others, n, padded_dim_, dots.data());
   const Scalars mine = scalars(a);
-  for (std::size_t i = 0; i < n; ++i) out[i] = decode(mine, scalars(others[i]), dots[i]);
+  for (std::size_t i = 0; i < n; ++i) out[i] = combine(mine, scalars(others[i]), dots[i]);
+}
+
+// Summed term by term, as float vectors are: out of norms and a product, the distance of a vector
+// from itself would be what rounding leaves of their difference.
+void CodeSpace::distances_to(const float* query, const Point* records, std::size_t n,
+                             float* out) const noexcept {
+  const simd::DistanceKernels& kernels = simd::kernels();
+  std::array<float, kMostTogether> scales;
+  for (std::size_t i = 0; i < n; ++i) scales[i] = scalars(records[i]).scale;
+  const std::size_t padded_floats =
+      (dim_ + simd::kPadFloats - 1) / simd::kPadFloats * simd::kPadFloats;
+  if (metric_ == Metric::kL2) {
+    kernels.l2_to_code_many(query, records, scales.data(), n, padded_floats, out);
+    return;
+  }
+  kernels.dot_to_code_many(query, records, scales.data(), n, padded_floats, out);
+  for (std::size_t i = 0; i < n; ++i) out[i] = 1.0F - out[i];
 }
 
 }  // namespace upvec

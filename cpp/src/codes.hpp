@@ -5,6 +5,12 @@
 // Distances between codes are those of the decoded vectors, from an exact integer dot product:
 // equal on every instruction set. They show the way; answers are measured by exact vectors.
 //
+// Where no exact vectors are kept, codes are the vectors, and answers are measured from the query's
+// floats to the decoded values. Then the scale is one that coding a decoded vector gives again, so
+// that what was read can be put back:
+//   l2, ip  largest magnitude / 127, rounded to 17 bits, so that its product with a value is exact
+//   cosine  what makes the decoded vector one of unit length: it follows from the values
+//
 // A record is padded_dim int8 values, then float scale, then float squared norm of the decoded
 // vector. It may be replaced while readers measure it, so it is written and read by relaxed atomic
 // words (see simd/distance_kernels.hpp).
@@ -22,7 +28,7 @@
 
 namespace upvec {
 
-// A vector as the graph measures it: the record of a code, or an exact padded vector.
+// A vector as the graph measures it: the record of a code, or what a row holds.
 using Point = const void*;
 
 // Points that a kernel measures side by side, and points that may be measured by one call.
@@ -31,24 +37,37 @@ inline constexpr std::size_t kMostTogether = 32;
 
 class CodeSpace {
  public:
-  CodeSpace(Metric metric, std::size_t dim)
+  // repeatable: codes are the vectors.
+  CodeSpace(Metric metric, std::size_t dim, bool repeatable = false)
       : one_(simd::kernels().dot_codes),
         many_(simd::kernels().dot_codes_many),
         dim_(dim),
         padded_dim_((dim + simd::kPadCodes - 1) / simd::kPadCodes * simd::kPadCodes),
-        metric_(metric) {}
+        metric_(metric),
+        repeatable_(repeatable) {}
 
   [[nodiscard]] std::size_t point_bytes() const noexcept { return padded_dim_ + 2 * sizeof(float); }
   // The record of a vector of dim floats.
   void encode(const float* vector, std::byte* record) const noexcept;
+  // The dim floats that a record stands for.
+  void decode(Point record, float* vector) const noexcept;
+  // A record without padding and squared norm.
+  [[nodiscard]] static std::size_t packed_bytes(std::size_t dim) noexcept {
+    return dim + sizeof(float);
+  }
+  void pack(Point record, std::byte* packed) const noexcept;
+  void unpack(const std::byte* packed, std::byte* record) const noexcept;
   // Replaces a record that readers may be looking at.
   void copy(Point from, std::byte* to) const noexcept;
 
   [[nodiscard]] float distance(Point a, Point b) const noexcept {
-    return decode(scalars(a), scalars(b), one_(values(a), values(b), padded_dim_));
+    return combine(scalars(a), scalars(b), one_(values(a), values(b), padded_dim_));
   }
   // The same numbers for one against n, n at most kMostTogether.
   void distances(Point a, const Point* others, std::size_t n, float* out) const noexcept;
+  // From padded floats to decoded vectors, of n records that nobody may be replacing.
+  void distances_to(const float* query, const Point* records, std::size_t n,
+                    float* out) const noexcept;
 
   // Distances from this point up to here say little: they are no more than kBlur times what
   // rounding alone makes of two equal vectors. (Rounding errors are even between -1/2 and 1/2 of
@@ -89,7 +108,8 @@ class CodeSpace {
     const auto* const word = reinterpret_cast<const std::uint64_t*>(values(point) + padded_dim_);
     return std::bit_cast<Scalars>(__atomic_load_n(word, __ATOMIC_RELAXED));
   }
-  [[nodiscard]] float decode(Scalars a, Scalars b, std::int32_t dot) const noexcept {
+  [[nodiscard]] float repeatable_scale(float largest) const noexcept;
+  [[nodiscard]] float combine(Scalars a, Scalars b, std::int32_t dot) const noexcept {
     const float product = a.scale * b.scale * static_cast<float>(dot);
     if (metric_ == Metric::kInnerProduct) return 1.0F - product;
     // Under cosine by the same formula, as the decoded vectors are not quite of unit length.
@@ -102,6 +122,7 @@ class CodeSpace {
   std::size_t dim_;
   std::size_t padded_dim_;
   Metric metric_;
+  bool repeatable_;
 };
 
 }  // namespace upvec

@@ -244,7 +244,7 @@ void Commit::shrink(const Points& points, Slot target, unsigned level, Worker& w
     const auto blurred = std::count_if(scratch.distances.begin(), scratch.distances.end(),
                                        [blur = points.blur(point)](float d) { return d < blur; });
     if (2 * static_cast<std::size_t>(blurred) > worker.members.size()) {
-      shrink(ExactPoints(graph_), target, level, worker, scratch);
+      shrink(RowPoints(graph_), target, level, worker, scratch);
       return;
     }
   }

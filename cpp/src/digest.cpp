@@ -65,6 +65,7 @@ std::string digest(const Store& store) {
   digest.add(store.anchors.root());
   digest.add(graph.entry.load(std::memory_order_relaxed));
   std::vector<Slot> room(graph.base.cap());
+  std::vector<std::byte> packed(graph.space.packed_bytes());
   for (Slot slot = 1; slot < end; ++slot) {
     const SlotInfo& info = graph.info[slot];
     const bool live = (graph.flags[slot] & kLive) != 0;
@@ -75,7 +76,9 @@ std::string digest(const Store& store) {
     for (unsigned level = 0; level <= graph.level_of(slot); ++level) {
       add_links(digest, graph, slot, level, room);
     }
-    if (live) digest.add(graph.planned_vector(slot), store.options.dim * sizeof(float));
+    if (!live) continue;
+    graph.space.pack(graph.planned_vector(slot), packed.data());
+    digest.add(packed.data(), packed.size());
   }
   for (const Slot slot : store.free_slots) digest.add(slot);
   return digest.hex();

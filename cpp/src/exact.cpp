@@ -59,8 +59,7 @@ class ExactSearch {
   }
   void share_rows(std::size_t tile, Team& team) {
     for (unsigned worker = 0; worker < team.size(); ++worker) begin(tile, worker);
-    const std::size_t piece =
-        std::max<std::size_t>(1, kScanPieceBytes / graph_.space.vector_bytes());
+    const std::size_t piece = std::max<std::size_t>(1, kScanPieceBytes / graph_.space.row_bytes());
     const std::size_t pieces = (scan_.size() + piece - 1) / piece;
     team.run(pieces, 1, [&](std::size_t i, unsigned worker) {
       measure(tile, i * piece, std::min((i + 1) * piece, scan_.size()), worker);

@@ -17,7 +17,7 @@ static_assert(std::endian::native == std::endian::little,
               "the file format is little-endian; this machine needs byte swaps on load and save");
 
 constexpr std::string_view kMagic{"UPVECIX\n", 8};
-constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kVersion = 3;
 constexpr std::uint32_t kOldestVersion = 1;
 constexpr std::size_t kHeaderBytes = 96;
 constexpr std::size_t kSectionHeaderBytes = 16;
@@ -54,7 +54,7 @@ class Saver {
     const std::vector<std::byte> upper = upper_section();
     const std::vector<std::byte> free = free_section();
     const std::vector<std::byte> slack = slack_section();
-    const std::size_t vector_bytes = store_.live * store_.options.dim * sizeof(float);
+    const std::size_t vector_bytes = store_.live * graph_.space.packed_bytes();
     const std::size_t total = kHeaderBytes + 7 * kSectionHeaderBytes + slots.size() + keys.size() +
                               vector_bytes + links.size() + upper.size() + free.size() +
                               slack.size();
@@ -82,7 +82,7 @@ class Saver {
     put(out, options.metric);
     put(out, options.key_type);
     put(out, options.codes);
-    put(out, std::uint8_t{0});
+    put(out, options.keep);
     put(out, static_cast<std::uint32_t>(options.m));
     put(out, static_cast<std::uint32_t>(options.ef_construction));
     put(out, options.seed);
@@ -109,20 +109,21 @@ class Saver {
     sink(payload);
   }
 
-  // The vectors go out as they lie, without a copy of them all: once for the checksum, once for
+  // The vectors go out one by one, without a copy of them all: once for the checksum, once for
   // real.
   void vector_section(const Sink& sink, std::size_t size) const {
-    const std::size_t row_bytes = store_.options.dim * sizeof(float);
-    std::uint32_t crc = 0;
-    for (Slot slot = 1; slot < end_; ++slot) {
-      if (live(slot)) crc = crc32c(graph_.planned_vector(slot), row_bytes, crc);
-    }
-    section_header(sink, 3, size, crc);
-    for (Slot slot = 1; slot < end_; ++slot) {
-      if (live(slot)) {
-        sink({reinterpret_cast<const std::byte*>(graph_.planned_vector(slot)), row_bytes});
+    std::vector<std::byte> packed(graph_.space.packed_bytes());
+    const auto for_each = [&](const auto& visit) {
+      for (Slot slot = 1; slot < end_; ++slot) {
+        if (!live(slot)) continue;
+        graph_.space.pack(graph_.planned_vector(slot), packed.data());
+        visit();
       }
-    }
+    };
+    std::uint32_t crc = 0;
+    for_each([&] { crc = crc32c(packed.data(), packed.size(), crc); });
+    section_header(sink, 3, size, crc);
+    for_each([&] { sink(packed); });
   }
 
   [[nodiscard]] std::vector<std::byte> slot_section() const {
@@ -275,7 +276,9 @@ Header read_header(Reader& reader, std::size_t file_bytes) {
   const auto codes = fields.take<std::uint8_t>();
   reader.require(codes <= 1, "unknown codes");
   header.options.codes = Codes{codes};
-  fields.take<std::uint8_t>();
+  const auto keep = fields.take<std::uint8_t>();
+  reader.require(keep <= (version < 3 ? 0 : 2), "unknown way of keeping vectors");
+  header.options.keep = Keep{keep};
   header.options.m = fields.take<std::uint32_t>();
   header.options.ef_construction = fields.take<std::uint32_t>();
   header.options.seed = fields.take<std::uint64_t>();
@@ -348,7 +351,8 @@ class Loader {
     reader_.require(sections_[2].size() / least_key >= slots, "key section too short");
     reader_.require(header_.options.dim >= 1 && header_.options.dim <= 65536,
                     "impossible dimension");
-    reader_.require(sections_[3].size() == header_.live * header_.options.dim * sizeof(float),
+    const std::size_t vector_bytes = Space::packed_bytes(header_.options.keep, header_.options.dim);
+    reader_.require(sections_[3].size() == header_.live * vector_bytes,
                     "vector section of the wrong size");
   }
 
@@ -405,20 +409,26 @@ class Loader {
   void load_vectors() {
     Reader in = section(3);
     Graph& graph = store_->graph;
-    const std::size_t row_bytes = header_.options.dim * sizeof(float);
-    std::vector<float> stored(header_.options.dim);
+    const Space& space = graph.space;
+    std::vector<float> vector(space.padded_dim());
+    PaddedVector room;
+    room.reserve(space.padded_dim());
+    PaddedVector again;
+    auto* const kept = reinterpret_cast<std::byte*>(
+        again.reserve((space.row_bytes() + sizeof(float) - 1) / sizeof(float)));
     for (Slot slot = 1; slot < header_.end; ++slot) {
       if (!live(slot)) continue;
       const Row row = graph.rows.allocate();
-      float* const vector = graph.rows.vector(row);
-      std::memcpy(stored.data(), in.take(row_bytes).data(), row_bytes);
+      std::byte* const stored = graph.rows.vector(row);
+      space.unpack(in.take(space.packed_bytes()).data(), stored);
+      space.decode(stored, vector.data());
       // What upsert would refuse or change has distances that no other code is prepared for.
-      in.require(prepare_vector(header_.options, stored.data(), vector, graph.rows.padded_dim()) &&
-                     std::memcmp(vector, stored.data(), row_bytes) == 0,
+      in.require(prepare_row(header_.options, space, vector.data(), room.data(), kept) &&
+                     std::memcmp(stored, kept, space.row_bytes()) == 0,
                  "a vector that cannot be stored");
       graph.rows.header(row).set(header_.seq, keys_[slot], kNoRow, false);
       graph.row_of[slot].store(row, std::memory_order_release);
-      if (graph.has_codes) graph.code_space.encode(vector, graph.codes.at(slot));
+      if (graph.has_codes) graph.code_space.encode(vector.data(), graph.codes.at(slot));
     }
   }
 

@@ -5,10 +5,10 @@
 //
 // header (96 bytes)
 //   0  8 bytes  "UPVECIX\n"
-//   8  u32      format version (2)
+//   8  u32      format version (3)
 //  12  u32      bytes of the header (96)
 //  16  u64      bytes of the whole file
-//  24  u32 dim · 28 u8 metric · 29 u8 key type · 30 u8 codes · 31 u8 zero ·
+//  24  u32 dim · 28 u8 metric · 29 u8 key type · 30 u8 codes · 31 u8 keep ·
 //      32 u32 M · 36 u32 ef_construction
 //  40  u64 seed · 48 u64 seq
 //  56  u32 end of the slots (slots are [1, end)) · 60 u32 root · 64 u64 live slots
@@ -18,12 +18,13 @@
 //   1  slots     per slot: u8 flags (1 live, 8 in the free list) · u8 top level · u16 zero ·
 //                u32 anchor
 //   2  keys      per slot: i64, or u32 length and bytes
-//   3  vectors   per live slot: dim f32
+//   3  vectors   per live slot, by keep: dim f32 (0) · dim bf16 (1) · dim i8, f32 scale (2)
 //   4  links     per live slot: u16 count · count u32, level 0
 //   5  upper     per live slot with levels above 0, per level from 1: u16 count · count u32
 //   6  free      u32 per entry of the list of free slots, oldest first
 //   7  slack     f32 per live slot (see drift.hpp)
-// Version 1 has no section 7 and zero for codes (none); it can still be read.
+// Version 2 has zero for keep (f32), version 1 also no section 7 and zero for codes (none); both
+// can still be read.
 //
 // In-lists, key index, codes and entry follow from these and are made anew. A loader believes
 // nothing: every size is compared with what is left before memory is taken for it, every slot

@@ -214,8 +214,9 @@ Stats Index::stats() const {
   stats.slots = graph.slot_end.load(std::memory_order_relaxed) - 1;
   stats.rows = graph.rows.in_use();
   stats.seq = store_->head;
-  stats.vector_bytes = graph.rows.vector_bytes();
-  stats.code_bytes = graph.codes.allocated_bytes();
+  const bool keeps_codes_alone = graph.space.keep() == Keep::kNone;
+  stats.vector_bytes = keeps_codes_alone ? 0 : graph.rows.vector_bytes();
+  stats.code_bytes = keeps_codes_alone ? graph.rows.vector_bytes() : graph.codes.allocated_bytes();
   stats.link_bytes = graph.base.allocated_bytes() + graph.upper.allocated_bytes();
   stats.key_bytes = store_->keys.bytes();
   stats.other_bytes = graph.rows.header_bytes() + graph.row_of.allocated_bytes() +

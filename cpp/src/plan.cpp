@@ -351,7 +351,7 @@ void plan_item(const Graph& graph, Item& item, const Peers& peers, std::size_t e
     if (!item.gets_links()) return;
     ++scratch.counters.queries;
     if (!find_links(points, item, peers, ef_construction, scratch)) {
-      find_links(ExactPoints(graph), item, peers, ef_construction, scratch);
+      find_links(RowPoints(graph), item, peers, ef_construction, scratch);
     }
   });
 }

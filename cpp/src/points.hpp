@@ -1,7 +1,7 @@
-// Points: the two ways of measuring slots, by exact vectors and by codes.
+// Points: the ways of measuring slots, by what rows hold and by codes beside them.
 //
-// Plans, commits and searches are templates over these, so that both ways have the same logic and
-// neither pays for the other. `current` is what readers see; `planned` what the batch under way
+// Plans, commits and searches are templates over these, so that all ways have the same logic and
+// none pays for another. `current` is what readers see; `planned` what the batch under way
 // will make of it; `linked` where its links will be right once the sub-batch under way is
 // committed.
 #pragma once
@@ -28,7 +28,8 @@ class PointsBase {
   const Graph& graph_;
 };
 
-class ExactPoints : public PointsBase<ExactPoints> {
+// By what rows hold. Where that is their codes, these are the points to walk by.
+class RowPoints : public PointsBase<RowPoints> {
  public:
   using PointsBase::PointsBase;
   [[nodiscard]] Point current(Slot slot) const noexcept {
@@ -36,19 +37,33 @@ class ExactPoints : public PointsBase<ExactPoints> {
   }
   [[nodiscard]] Point planned(Slot slot) const noexcept { return graph_.planned_vector(slot); }
   [[nodiscard]] float distance(Point a, Point b) const noexcept {
-    return graph_.space.distance(vector(a), vector(b));
+    return graph_.space.distance(a, b);
   }
   void distances(Point a, const Point* others, std::size_t n, float* out) const noexcept {
-    graph_.space.distances(vector(a), others, n, out);
+    graph_.space.distances(a, others, n, out);
   }
-  [[nodiscard]] std::size_t point_bytes() const noexcept { return graph_.space.vector_bytes(); }
+  [[nodiscard]] std::size_t point_bytes() const noexcept { return graph_.space.row_bytes(); }
   // Distances from a point up to this are not to be trusted.
   [[nodiscard]] float blur(Point /*a*/) const noexcept { return 0.0F; }
-
- private:
-  static const float* vector(Point point) noexcept { return static_cast<const float*>(point); }
 };
 
+// By what rows hold, from a query: padded floats, of which nothing is lost.
+class QueryPoints : public PointsBase<QueryPoints> {
+ public:
+  using PointsBase::PointsBase;
+  [[nodiscard]] Point current(Slot slot) const noexcept {
+    return graph_.rows.vector(graph_.row_of[slot].load(std::memory_order_acquire));
+  }
+  [[nodiscard]] float distance(Point query, Point row) const noexcept {
+    return graph_.space.distance_to(static_cast<const float*>(query), row);
+  }
+  void distances(Point query, const Point* rows, std::size_t n, float* out) const noexcept {
+    graph_.space.distances_to(static_cast<const float*>(query), rows, n, out);
+  }
+  [[nodiscard]] std::size_t point_bytes() const noexcept { return graph_.space.row_bytes(); }
+};
+
+// By the codes beside the rows.
 class CodePoints : public PointsBase<CodePoints> {
  public:
   using PointsBase::PointsBase;
@@ -70,7 +85,7 @@ class CodePoints : public PointsBase<CodePoints> {
 // Calls work(points) with the kind by which this graph is built and walked.
 template <typename Work>
 decltype(auto) with_points(const Graph& graph, const Work& work) {
-  return graph.has_codes ? work(CodePoints(graph)) : work(ExactPoints(graph));
+  return graph.has_codes ? work(CodePoints(graph)) : work(RowPoints(graph));
 }
 
 }  // namespace upvec

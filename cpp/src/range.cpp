@@ -57,14 +57,15 @@ class RangeSearch {
     scratch.inside.clear();
     if (entry != kNoSlot) {
       bool few = false;
-      if (graph_.has_codes) {
+      if (graph_.walks_codes) {
         scratch.query_code.resize(graph_.code_space.point_bytes());
         graph_.code_space.encode(query, scratch.query_code.data());
         const Point code = scratch.query_code.data();
-        few = walk(CodePoints(graph_), code, entry,
-                   radius_ + graph_.code_space.slack(code, radius_), scratch);
+        const float reach = radius_ + graph_.code_space.slack(code, radius_);
+        few = graph_.has_codes ? walk(CodePoints(graph_), code, entry, reach, scratch)
+                               : walk(RowPoints(graph_), code, entry, reach, scratch);
       } else {
-        few = walk(ExactPoints(graph_), query, entry, radius_, scratch);
+        few = walk(QueryPoints(graph_), query, entry, radius_, scratch);
       }
       if (!few) return false;
     }
@@ -165,7 +166,7 @@ class RangeSearch {
       scratch.points.push_back(graph_.rows.vector(row));
     }
     scratch.slots.resize(shown);
-    measure(ExactPoints(graph_), query, scratch);
+    measure(QueryPoints(graph_), query, scratch);
   }
 
   void take_within(Scratch& scratch, std::vector<Hit>& hits) const {
@@ -219,8 +220,7 @@ class RangeScan {
  private:
   void measure(const float* tile, std::size_t n, Team& team) {
     found_.assign(team.size() * n, {});
-    const std::size_t piece =
-        std::max<std::size_t>(1, kScanPieceBytes / graph_.space.vector_bytes());
+    const std::size_t piece = std::max<std::size_t>(1, kScanPieceBytes / graph_.space.row_bytes());
     team.run((scan_.size() + piece - 1) / piece, 1, [&](std::size_t i, unsigned worker) {
       scan_.run(i * piece, std::min((i + 1) * piece, scan_.size()), tile, n,
                 [&](std::size_t q, const float* distances, const Slot* slots, std::size_t rows) {

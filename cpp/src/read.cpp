@@ -85,7 +85,13 @@ class Searcher {
         }
       }
     };
-    with_points(graph_, run);
+    if (graph_.has_codes) {
+      run(CodePoints(graph_));
+    } else if (graph_.walks_codes) {
+      run(RowPoints(graph_));
+    } else {
+      run(QueryPoints(graph_));
+    }
   }
   // Queries/s by lanes as a ratio to one (which looks ahead instead, see traverse.hpp), at recall
   // .95 and .99, on Zen 4:    2              3
@@ -104,14 +110,17 @@ class Searcher {
   };
 
   void encode(const float* query, Scratch& scratch) const {
-    if (!graph_.has_codes) return;
+    if (!graph_.walks_codes) return;
     scratch.query_code.resize(graph_.code_space.point_bytes());
     graph_.code_space.encode(query, scratch.query_code.data());
   }
   static Point point_of(const CodePoints& /*points*/, const float* /*query*/, Scratch& scratch) {
     return scratch.query_code.data();
   }
-  static Point point_of(const ExactPoints& /*points*/, const float* query, Scratch& /*scratch*/) {
+  static Point point_of(const RowPoints& /*points*/, const float* /*query*/, Scratch& scratch) {
+    return scratch.query_code.data();
+  }
+  static Point point_of(const QueryPoints& /*points*/, const float* query, Scratch& /*scratch*/) {
     return query;
   }
 
@@ -215,12 +224,12 @@ class Searcher {
   // Sends for the rows that collect() will measure.
   void fetch_found(std::size_t k, Scratch& scratch) const {
     const CandidatePool& pool = found(scratch);
-    const std::size_t n = std::min(graph_.has_codes ? measured_again(k) : k, pool.size());
+    const std::size_t n = std::min(graph_.walks_codes ? measured_again(k) : k, pool.size());
     for (std::size_t i = 0; i < n; ++i) {
       const Row row = graph_.row_of[pool[i].slot].load(std::memory_order_acquire);
       simd::prefetch(&graph_.rows.header(row));
-      if (graph_.has_codes) {
-        simd::prefetch_lines(graph_.rows.vector(row), graph_.space.vector_bytes());
+      if (graph_.walks_codes) {
+        simd::prefetch_lines(graph_.rows.vector(row), graph_.space.row_bytes());
       }
     }
   }
@@ -242,23 +251,27 @@ class Searcher {
     begin_pools(ef, scratch);
     ++scratch.counters.queries;
     if (entry == kNoSlot) return;
-    if (!graph_.has_codes) {
-      walk(ExactPoints(graph_), query, entry, scratch);
+    if (!graph_.walks_codes) {
+      walk(QueryPoints(graph_), query, entry, scratch);
       return;
     }
-    walk(CodePoints(graph_), scratch.query_code.data(), entry, scratch);
+    if (graph_.has_codes) {
+      walk(CodePoints(graph_), scratch.query_code.data(), entry, scratch);
+    } else {
+      walk(RowPoints(graph_), scratch.query_code.data(), entry, scratch);
+    }
     if (is_blurred(scratch)) walk_exactly(query, ef, scratch);
   }
 
   // Full of rows that codes can't tell apart: there may be more of them.
   [[nodiscard]] bool is_blurred(const Scratch& scratch) const noexcept {
-    if (!graph_.has_codes) return false;
+    if (!graph_.walks_codes) return false;
     const CandidatePool& pool = found(scratch);
     return pool.is_full() && pool.size() > 0 && pool[pool.size() - 1].distance < blur(scratch);
   }
   void walk_exactly(const float* query, std::size_t ef, Scratch& scratch) const {
     begin_pools(ef, scratch);
-    walk(ExactPoints(graph_), query, graph_.entry.load(std::memory_order_acquire), scratch);
+    walk(QueryPoints(graph_), query, graph_.entry.load(std::memory_order_acquire), scratch);
   }
 
   void begin_pools(std::size_t ef, Scratch& scratch) const {
@@ -288,11 +301,14 @@ class Searcher {
     accept(start, scratch);
   }
 
+  // A function of its own for each kind of points: all of them inlined into beam(), searches took
+  // some 2 % longer.
   template <typename Points>
-  void walk(const Points& points, Point query, Slot entry, Scratch& scratch) const {
+  [[gnu::noinline]] void walk(const Points& points, Point query, Slot entry,
+                              Scratch& scratch) const {
     scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
     Neighbor start{0.0F, kNoSlot};
-    if constexpr (std::is_same_v<Points, CodePoints>) start = nearest_entry(scratch);
+    if constexpr (!std::is_same_v<Points, QueryPoints>) start = nearest_entry(scratch);
     if (start.slot == kNoSlot) start = descend(points, query, entry, 0, scratch);
     enter(start, scratch);
     beam_search(points, query, 0, scratch, [&](Neighbor candidate) { accept(candidate, scratch); });
@@ -308,32 +324,41 @@ class Searcher {
     hits.clear();
     if (commit_under_way()) return false;
     const CandidatePool& pool = found(scratch);
-    std::size_t n = std::min(graph_.has_codes ? measured_again(k) : k, pool.size());
-    if (graph_.has_codes) {
+    std::size_t n = std::min(graph_.walks_codes ? measured_again(k) : k, pool.size());
+    if (graph_.walks_codes) {
       while (n < pool.size() && pool[n].distance < blur(scratch)) ++n;
     }
     scratch.candidates.clear();
+    scratch.points.clear();
     // Rows that this version does not show give their places to those behind them.
     for (std::size_t i = 0; i < pool.size() && scratch.candidates.size() < n; ++i) {
       const Row row = graph_.row_of[pool[i].slot].load(std::memory_order_acquire);
       const RowHeader& header = graph_.rows.header(row);
       if (row == kNoRow || header.removed != 0 || header.seq > seq_) continue;
       if (filter_ != nullptr && !filter_->contains(pool[i].slot, header.key)) continue;
-      scratch.candidates.push_back({graph_.has_codes
-                                        ? graph_.space.distance(query, graph_.rows.vector(row))
-                                        : pool[i].distance,
-                                    pool[i].slot});
+      scratch.candidates.push_back(pool[i]);
+      scratch.points.push_back(graph_.rows.vector(row));
     }
-    if (graph_.has_codes) {
-      scratch.counters.distances += scratch.candidates.size();
-      std::sort(scratch.candidates.begin(), scratch.candidates.end());
-    }
+    if (graph_.walks_codes) measure_candidates(query, scratch);
     for (std::size_t i = 0; i < std::min(k, scratch.candidates.size()); ++i) {
       const Neighbor& candidate = scratch.candidates[i];
       const Row row = graph_.row_of[candidate.slot].load(std::memory_order_acquire);
       hits.push_back({candidate.distance, graph_.rows.header(row).key});
     }
     return !commit_under_way();
+  }
+
+  // Puts the distances to scratch.points, which have been sent for, in the place of those by code.
+  void measure_candidates(const float* query, Scratch& scratch) const {
+    const std::size_t n = scratch.points.size();
+    scratch.distances.resize(n);
+    for (std::size_t i = 0; i < n; i += kMostTogether) {
+      graph_.space.distances_to(query, &scratch.points[i], std::min(kMostTogether, n - i),
+                                &scratch.distances[i]);
+    }
+    for (std::size_t i = 0; i < n; ++i) scratch.candidates[i].distance = scratch.distances[i];
+    scratch.counters.distances += n;
+    std::sort(scratch.candidates.begin(), scratch.candidates.end());
   }
 
   // How many of the nearest by code are measured by exact vector. Recall, in points, lost against
@@ -347,7 +372,7 @@ class Searcher {
   // the others.
   void collect_older(const float* query, std::size_t k, std::size_t ef, Scratch& scratch,
                      std::vector<Hit>& hits) const {
-    if (graph_.has_codes) {
+    if (graph_.walks_codes) {
       const auto old = store_.old_codes.of(seq_ + 1);
       if (old != nullptr && collect_before(*old, query, k, ef, scratch)) {
         measure_visible(query, scratch);
@@ -454,7 +479,7 @@ class Searcher {
   void scan_graph(std::size_t slots, Scratch& scratch) const {
     scan_codes(
         slots - 1, [](std::size_t i) { return static_cast<Slot>(i + 1); },
-        [this](Slot slot, std::size_t) { return graph_.codes.at(slot); },
+        [this](Slot slot, std::size_t) { return graph_.code(slot); },
         [this, slots](Slot slot) {
           constexpr Slot kHeadersAhead = 8;
           if (slot + kHeadersAhead < slots) {
@@ -526,7 +551,7 @@ class Searcher {
       scratch.points.push_back(graph_.rows.vector(row));
     }
     scratch.slots.resize(shown);
-    measure(ExactPoints(graph_), query, scratch);
+    measure(QueryPoints(graph_), query, scratch);
     scratch.candidates.clear();
     for (std::size_t i = 0; i < shown; ++i) {
       scratch.candidates.push_back({scratch.distances[i], scratch.slots[i]});
@@ -608,10 +633,10 @@ void get(const Store& store, const KeySpan& keys, float* vectors, std::uint8_t* 
   for (std::size_t i = 0; i < keys.size(); ++i) {
     found[i] = rows[i] != kNoRow ? 1 : 0;
     if (i + 4 < keys.size() && rows[i + 4] != kNoRow) {
-      simd::prefetch_lines(store.graph.rows.vector(rows[i + 4]), store.graph.space.vector_bytes());
+      simd::prefetch_lines(store.graph.rows.vector(rows[i + 4]), store.graph.space.row_bytes());
     }
     if (found[i] != 0) {
-      std::memcpy(vectors + i * dim, store.graph.rows.vector(rows[i]), dim * sizeof(float));
+      store.graph.space.decode(store.graph.rows.vector(rows[i]), vectors + i * dim);
     } else {
       std::memset(vectors + i * dim, 0, dim * sizeof(float));
     }

@@ -4,8 +4,6 @@
 
 namespace upvec {
 
-Rows::Rows(std::size_t dim) : padded_dim_(pad_dim(dim)), vectors_(padded_dim_ * sizeof(float)) {}
-
 void Rows::reserve(std::size_t count) {
   const std::size_t fresh = count > free_.size() ? count - free_.size() : 0;
   const std::size_t end = next_ + fresh;

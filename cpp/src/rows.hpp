@@ -30,12 +30,10 @@ struct RowHeader {
 
 class Rows {
  public:
-  explicit Rows(std::size_t dim);
+  // What a row keeps of its vector takes so many bytes (see space.hpp).
+  explicit Rows(std::size_t row_bytes) : vectors_(row_bytes) {}
 
-  [[nodiscard]] std::size_t padded_dim() const noexcept { return padded_dim_; }
-  [[nodiscard]] float* vector(Row row) const noexcept {
-    return reinterpret_cast<float*>(vectors_.at(row));
-  }
+  [[nodiscard]] std::byte* vector(Row row) const noexcept { return vectors_.at(row); }
   [[nodiscard]] RowHeader& header(Row row) const noexcept { return headers_[row]; }
 
   // Makes sure that the next `count` allocations cannot fail.
@@ -48,14 +46,10 @@ class Rows {
   [[nodiscard]] std::size_t header_bytes() const noexcept { return headers_.allocated_bytes(); }
 
  private:
-  std::size_t padded_dim_;
   BytePlane vectors_;
   Plane<RowHeader> headers_;
   std::size_t next_ = 1;
   std::vector<Row> free_;
 };
-
-// Dimension rounded up so that every vector starts on a cache line and kernels need no tail.
-inline std::size_t pad_dim(std::size_t dim) { return (dim + 15) / 16 * 16; }
 
 }  // namespace upvec

@@ -35,12 +35,12 @@ class Scan {
         seq_(seq),
         size_(filter != nullptr ? filter->slots.size()
                                 : graph_.slot_end.load(std::memory_order_acquire) - 1),
-        block_(std::clamp<std::size_t>(kBlockBytes / graph_.space.vector_bytes(), 4, kMostRows) /
-               4 * 4) {}
+        block_(std::clamp<std::size_t>(kBlockBytes / graph_.space.row_bytes(), 4, kMostRows) / 4 *
+               4) {}
 
   // Places to look at, each of which shows a row or none.
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
-  [[nodiscard]] std::size_t bytes() const noexcept { return size_ * graph_.space.vector_bytes(); }
+  [[nodiscard]] std::size_t bytes() const noexcept { return size_ * graph_.space.row_bytes(); }
 
   // Calls take(query, distances, slots, n) with everything that the places [begin, end) show, for
   // each of n prepared queries that stand side by side.
@@ -55,8 +55,7 @@ class Scan {
     const auto flush = [&] {
       take(0, block.distances.data(), block.slots.data(), block.size);
       for (std::size_t q = 1; q < n_queries; ++q) {
-        graph_.space.distances(queries + q * stride, block.vectors.data(), block.size,
-                               block.distances.data());
+        measure(queries + q * stride, block);
         take(q, block.distances.data(), block.slots.data(), block.size);
       }
       block.size = 0;
@@ -66,10 +65,10 @@ class Scan {
         const std::size_t place = at - 2 * kAhead;
         const Row row = shown[place % shown.size()];
         if (row != kNoRow) {
-          const float* const vector = graph_.rows.vector(row);
+          const Point vector = graph_.rows.vector(row);
           block.slots[block.size] = slot_at(place);
           block.vectors[block.size] = vector;
-          block.distances[block.size] = graph_.space.distance(queries, vector);
+          block.distances[block.size] = graph_.space.distance_to(queries, vector);
           if (++block.size == block_) flush();
         }
       }
@@ -78,7 +77,7 @@ class Scan {
         const Row row = shown_at(place, newest[place % newest.size()]);
         shown[place % shown.size()] = row;
         if (row != kNoRow && row != before + 1) {
-          simd::prefetch_lines(graph_.rows.vector(row), graph_.space.vector_bytes());
+          simd::prefetch_lines(graph_.rows.vector(row), graph_.space.row_bytes());
         }
         before = row;
       }
@@ -104,6 +103,12 @@ class Scan {
     std::array<float, kMostRows> distances;
   };
 
+  void measure(const float* query, Block& block) const noexcept {
+    for (std::size_t i = 0; i < block.size; i += kMostTogether) {
+      graph_.space.distances_to(query, &block.vectors[i], std::min(kMostTogether, block.size - i),
+                                &block.distances[i]);
+    }
+  }
   [[nodiscard]] Slot slot_at(std::size_t place) const noexcept {
     return filter_ != nullptr ? filter_->slots[place] : static_cast<Slot>(place + 1);
   }

@@ -17,6 +17,11 @@ IndexOptions checked(const IndexOptions& options) {
   require(options.m >= 4 && options.m <= 256, "M", options.m, "4 to 256");
   require(options.ef_construction >= 1 && options.ef_construction <= 100000, "ef_construction",
           options.ef_construction, "1 to 100000");
+  if (options.codes == Codes::kNone && options.keep == Keep::kNone) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "codes = \"none\" with keep = \"none\" leaves nothing of the vectors; want codes = "
+                "\"int8\", or keep = \"f32\" or \"bf16\"");
+  }
   return options;
 }
 
@@ -24,7 +29,7 @@ IndexOptions checked(const IndexOptions& options) {
 
 Store::Store(const IndexOptions& index_options)
     : options(checked(index_options)),
-      graph(options.dim, options.metric, options.codes, options.m),
+      graph(options.dim, options.metric, options.codes, options.keep, options.m),
       keys(options.key_type, options.seed),
       anchors(graph),
       commit(graph) {
@@ -83,11 +88,11 @@ void Store::choose_entry() {
 }
 
 bool Store::is_near_entries(Slot slot) const noexcept {
-  return graph.has_codes && graph.level_of(slot) >= lowest_entry_level;
+  return graph.walks_codes && graph.level_of(slot) >= lowest_entry_level;
 }
 
 void Store::choose_entries() {
-  if (!graph.has_codes) return;
+  if (!graph.walks_codes) return;
   const std::size_t most = graph.entries.capacity();
   chosen_entries.clear();
   unsigned level = kMaxLevel + 1;
@@ -99,8 +104,10 @@ void Store::choose_entries() {
     }
   }
   lowest_entry_level = level;
-  graph.entries.set(chosen_entries, graph.code_space,
-                    [this](Slot slot) { return graph.codes.at(slot); });
+  graph.entries.set(chosen_entries, graph.code_space, [this](Slot slot) -> Point {
+    return graph.has_codes ? graph.codes.at(slot)
+                           : graph.rows.vector(graph.row_of[slot].load(std::memory_order_relaxed));
+  });
 }
 
 std::uint64_t Store::hash_of(std::uint64_t stored_key) const noexcept {

@@ -96,14 +96,17 @@ std::vector<std::uint8_t> remove(Store& store, const KeySpan& keys, const WriteO
 CheckReport check(const Store& store);   // check.cpp
 std::string digest(const Store& store);  // digest.cpp
 
-// Brings a caller's vector into the form in which vectors are stored: padded, and of unit length
-// under cosine (one whose length is 1 to within 1e-6 stays as it is, so that what get() returned
-// can be put back unchanged). False if it cannot be stored.
+// Brings a caller's vector into the form in which vectors are measured: padded, and of unit length
+// under cosine (one whose length is 1 to within 1e-6 stays as it is). False if it cannot be stored.
 bool prepare_vector(const IndexOptions& options, const float* from, float* to,
                     std::size_t padded_dim) noexcept;  // vectors.cpp
 // All queries of a call in that form, side by side in `storage`. Throws if one cannot be stored.
 const float* prepare_queries(const IndexOptions& options, const MatrixView& queries,
                              PaddedVector& storage);
+// The same, and on to what a row keeps of it; `room` for padded_dim floats. What get() returned
+// becomes the row that it was read from.
+bool prepare_row(const IndexOptions& options, const Space& space, const float* from, float* room,
+                 std::byte* row) noexcept;
 [[noreturn]] void throw_bad_vectors(const IndexOptions& options, const MatrixView& vectors,
                                     std::vector<std::uint64_t> rows, const char* what);
 void require_key_type(const Store& store, const KeySpan& keys);

@@ -33,6 +33,15 @@ const char* what_is_wrong(const IndexOptions& options, const float* vector) {
   return "a length above 1e18";
 }
 
+// Rounding leaves a unit vector with a length that is off by up to 2^-8. Made one of unit length
+// once more, it might be rounded to another.
+bool is_unit_in_bf16(const IndexOptions& options, const float* vector) noexcept {
+  if (options.keep != Keep::kBf16 || options.metric != Metric::kCosine) return false;
+  if (std::abs(squared_norm(vector, options.dim) - 1.0) > 0x1p-6) return false;
+  return std::all_of(vector, vector + options.dim,
+                     [](float x) { return from_bf16(to_bf16(x)) == x; });
+}
+
 }  // namespace
 
 bool prepare_vector(const IndexOptions& options, const float* from, float* to,
@@ -61,6 +70,19 @@ const float* prepare_queries(const IndexOptions& options, const MatrixView& quer
   }
   if (!bad.empty()) throw_bad_vectors(options, queries, std::move(bad), "queries");
   return first;
+}
+
+bool prepare_row(const IndexOptions& options, const Space& space, const float* from, float* room,
+                 std::byte* row) noexcept {
+  if (options.keep == Keep::kF32) {
+    return prepare_vector(options, from, reinterpret_cast<float*>(row), space.padded_dim());
+  }
+  if (!prepare_vector(options, from, room, space.padded_dim())) return false;
+  if (is_unit_in_bf16(options, from)) std::memcpy(room, from, options.dim * sizeof(float));
+  space.encode(room, row);
+  // Rounding may have made it longer, and too long to be put back.
+  space.decode(row, room);
+  return squared_norm(room, options.dim) <= kMaxSquaredNorm;
 }
 
 void throw_bad_vectors(const IndexOptions& options, const MatrixView& vectors,

@@ -79,7 +79,7 @@ class Writer {
         seq_(store.head + 1),
         team_(Team::useful_threads(options.threads, changes / 8)) {
     graph_.pending.reserve(changes);
-    if (graph_.has_codes && replaced > 0) {
+    if (graph_.walks_codes && replaced > 0) {
       old_codes_ = std::make_shared<OldCodes>(seq_, replaced, graph_.code_space);
       store_.old_codes.set(old_codes_);
     }
@@ -90,9 +90,10 @@ class Writer {
     count(&WritePhases::threads_ns);
   }
 
-  void write_row(const Change& change, std::uint64_t key, const float* vector) {
+  // kept: what a row keeps of the vector.
+  void write_row(const Change& change, std::uint64_t key, const std::byte* kept) {
     const Row row = graph_.rows.allocate();
-    std::memcpy(graph_.rows.vector(row), vector, graph_.space.vector_bytes());
+    std::memcpy(graph_.rows.vector(row), kept, graph_.space.row_bytes());
     std::atomic<Row>& current = graph_.row_of[change.slot];
     const Row previous = current.load(std::memory_order_relaxed);
     graph_.rows.header(row).set(seq_, key, previous, change.task == Task::kRemove);
@@ -104,15 +105,15 @@ class Writer {
     if (change.task == Task::kRemove) store_.retired.tombstone(seq_, change.slot, row);
     switch (change.task) {
       case Task::kInsert:  // not linked yet: its linked row may be the new one at once
-        show(change.slot, row, vector);
+        show(change.slot, row);
         break;
       case Task::kDrift:  // its links are as right for the new row
         note_change(change.slot);
-        show(change.slot, row, vector);
+        show(change.slot, row);
         entries_change_ = entries_change_ || store_.is_near_entries(change.slot);
         break;
       default:
-        wait(change.slot, row, vector);
+        wait(change.slot, row);
     }
   }
 
@@ -157,24 +158,30 @@ class Writer {
   // it here.
   void note_change(Slot slot) {
     store_.changes.add(seq_, slot);
-    if (old_codes_) old_codes_->add(slot, graph_.codes.at(slot), graph_.code_space);
+    if (old_codes_) old_codes_->add(slot, graph_.code(slot), graph_.code_space);
   }
 
   // The slot's code first: whoever finds the row there may use it.
-  void show(Slot slot, Row row, const float* vector) {
+  void show(Slot slot, Row row) {
     if (graph_.has_codes) {
       code_.resize(graph_.code_space.point_bytes());
-      graph_.code_space.encode(vector, code_.data());
+      encode(row, code_.data());
       graph_.code_space.copy(code_.data(), graph_.codes.at(slot));
     }
     graph_.row_of[slot].store(row, std::memory_order_release);
   }
 
-  void wait(Slot slot, Row row, const float* vector) {
+  void wait(Slot slot, Row row) {
     const std::uint32_t place = graph_.pending.add(row);
-    if (graph_.has_codes) graph_.code_space.encode(vector, graph_.pending.code(place));
+    if (graph_.has_codes) encode(row, graph_.pending.code(place));
     graph_.pending_of[slot] = place;
     graph_.flags[slot] |= kPending;
+  }
+
+  // Of what the row keeps, so that loading it gives the same code.
+  void encode(Row row, std::byte* code) {
+    floats_.resize(graph_.space.padded_dim());
+    graph_.code_space.encode(graph_.space.floats(graph_.rows.vector(row), floats_.data()), code);
   }
 
   void show_pending(Slot slot) {
@@ -266,35 +273,39 @@ class Writer {
   Peers peers_;
   std::vector<std::byte> code_;
   bool entries_change_ = false;
+  std::vector<float> floats_;
   std::shared_ptr<OldCodes> old_codes_;
 };
 
-// How far the slot would move.
-float drift_to(const Graph& graph, Slot slot, const float* vector) {
-  return length_of(graph.space.metric(), graph.space.distance(graph.planned_vector(slot), vector));
+// How far the slot would move to what is kept of its new vector.
+float drift_to(const Graph& graph, Slot slot, const std::byte* kept) {
+  return length_of(graph.space.metric(), graph.space.distance(graph.planned_vector(slot), kept));
 }
 
-// The vectors of the rows to use, prepared; throws if one cannot be stored.
+// What is kept of the vectors of a batch; throws if one cannot be stored.
 class PreparedRows {
  public:
   PreparedRows(const Store& store, const MatrixView& vectors)
-      : stride_(store.graph.space.padded_dim()) {
-    float* const out = floats_.reserve(std::max<std::size_t>(1, vectors.rows * stride_));
+      : stride_(store.graph.space.row_bytes()) {
+    const Space& space = store.graph.space;
+    const std::size_t floats = (vectors.rows * stride_ + sizeof(float) - 1) / sizeof(float);
+    bytes_ = reinterpret_cast<std::byte*>(storage_.reserve(std::max<std::size_t>(1, floats)));
+    PaddedVector room;
+    room.reserve(space.padded_dim());
     std::vector<std::uint64_t> bad;
     for (std::size_t i = 0; i < vectors.rows; ++i) {
-      if (!prepare_vector(store.options, vectors.row(i), out + i * stride_, stride_)) {
+      if (!prepare_row(store.options, space, vectors.row(i), room.data(), bytes_ + i * stride_)) {
         bad.push_back(i);
       }
     }
     if (!bad.empty()) throw_bad_vectors(store.options, vectors, std::move(bad), "vectors");
   }
-  [[nodiscard]] const float* row(std::size_t i) const noexcept {
-    return floats_.data() + i * stride_;
-  }
+  [[nodiscard]] const std::byte* row(std::size_t i) const noexcept { return bytes_ + i * stride_; }
 
  private:
   std::size_t stride_;
-  PaddedVector floats_;
+  PaddedVector storage_;
+  std::byte* bytes_;
 };
 
 // Slots for new keys: the oldest free ones, then fresh ones.
@@ -390,7 +401,7 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
 
   std::vector<Change> changes;
   std::size_t inserts = 0;
-  const std::size_t vector_bytes = store.graph.space.vector_bytes();
+  const std::size_t row_bytes = store.graph.space.row_bytes();
   for (const std::uint64_t i : positions) {
     const bool known = found[i] != kNoValue;
     const bool live = known && (store.graph.flags[found[i]] & kLive) != 0;
@@ -401,8 +412,7 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
       inserts += known ? 0 : 1;
     } else if (options.mode == Mode::kInsertOnly) {
       continue;
-    } else if (std::memcmp(store.graph.planned_vector(found[i]), prepared.row(i), vector_bytes) ==
-               0) {
+    } else if (std::memcmp(store.graph.planned_vector(found[i]), prepared.row(i), row_bytes) == 0) {
       outcomes[i] = Outcome::kUnchanged;
     } else {
       outcomes[i] = Outcome::kUpdated;

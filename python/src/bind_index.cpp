@@ -31,6 +31,8 @@ E parse(const std::string& name, const char* argument,
 }
 
 constexpr std::pair<const char*, Codes> kCodes[] = {{"none", Codes::kNone}, {"int8", Codes::kInt8}};
+constexpr std::pair<const char*, Keep> kKeeps[] = {
+    {"f32", Keep::kF32}, {"bf16", Keep::kBf16}, {"none", Keep::kNone}};
 constexpr std::pair<const char*, Metric> kMetrics[] = {
     {"l2", Metric::kL2}, {"ip", Metric::kInnerProduct}, {"cosine", Metric::kCosine}};
 constexpr std::pair<const char*, KeyType> kKeyTypes[] = {{"int64", KeyType::kInt64},
@@ -94,10 +96,11 @@ struct ReadArguments {
 };
 
 Index make_index(std::size_t dim, const std::string& metric, const std::string& key,
-                 const std::string& codes, std::size_t m, std::size_t ef_construction,
-                 std::uint64_t seed) {
+                 const std::string& codes, const std::string& keep, std::size_t m,
+                 std::size_t ef_construction, std::uint64_t seed) {
   return Index(IndexOptions{dim, parse(metric, "metric", kMetrics), parse(key, "key", kKeyTypes),
-                            parse(codes, "codes", kCodes), m, ef_construction, seed});
+                            parse(codes, "codes", kCodes), parse(keep, "keep", kKeeps), m,
+                            ef_construction, seed});
 }
 
 py::array_t<std::uint8_t> upsert(Index& index, const py::object& keys, const FloatMatrix& vectors,
@@ -340,7 +343,8 @@ void bind_index(pybind11::module_& m) {
 
   py::class_<Index>(m, "Index", "Keys and vectors in memory.")
       .def(py::init(&make_index), "dim"_a, py::kw_only(), "metric"_a = "l2", "key"_a = "int64",
-           "codes"_a = "int8", "M"_a = 16, "ef_construction"_a = 200, "seed"_a = 0)
+           "codes"_a = "int8", "keep"_a = "f32", "M"_a = 16, "ef_construction"_a = 200,
+           "seed"_a = 0)
       .def_property_readonly("dim", [](const Index& self) { return self.options().dim; })
       .def_property_readonly(
           "metric", [](const Index& self) { return name_of(self.options().metric, kMetrics); })
@@ -348,6 +352,8 @@ void bind_index(pybind11::module_& m) {
           "key_type", [](const Index& self) { return name_of(self.options().key_type, kKeyTypes); })
       .def_property_readonly(
           "codes", [](const Index& self) { return name_of(self.options().codes, kCodes); })
+      .def_property_readonly("keep",
+                             [](const Index& self) { return name_of(self.options().keep, kKeeps); })
       .def_property_readonly("M", [](const Index& self) { return self.options().m; })
       .def_property_readonly("ef_construction",
                              [](const Index& self) { return self.options().ef_construction; })

@@ -38,6 +38,7 @@ class Index:
         metric: str = "l2",
         key: str = "int64",
         codes: str = "int8",
+        keep: str = "f32",
         M: typing.SupportsInt | typing.SupportsIndex = 16,
         ef_construction: typing.SupportsInt | typing.SupportsIndex = 200,
         seed: typing.SupportsInt | typing.SupportsIndex = 0,
@@ -117,6 +118,8 @@ class Index:
     def dim(self) -> int: ...
     @property
     def ef_construction(self) -> int: ...
+    @property
+    def keep(self) -> str: ...
     @property
     def key_type(self) -> str: ...
     @property

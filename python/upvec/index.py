@@ -35,6 +35,7 @@ Filter = _core.Filter
 _METRICS = ("l2", "ip", "cosine")
 _KEY_TYPES = ("int64", "str")
 _CODES = ("int8", "none")
+_KEEPS = ("f32", "bf16", "none")
 # What progress bars advance by; large enough that a batch of its own costs nothing.
 _PROGRESS_ROWS = 4096
 
@@ -170,7 +171,8 @@ class IndexReader:
         Returns
         -------
         vectors : ndarray (n, dim) of float32
-            Copies, of unit length in a cosine index; zeros where the key is not there.
+            Copies of what is kept (see ``keep``), of unit length in a cosine index (rounded
+            to bfloat16: to within 2**-8); zeros where the key is not there.
         found : ndarray (n,) of bool
         """
         return self._core.get(self._key_column(keys, "keys"), snapshot=self._version())
@@ -220,7 +222,7 @@ class IndexReader:
     def exact_search(
         self, queries: Any, k: int = 10, *, where: Any = None, threads: int = 0
     ) -> SearchResult:
-        """The k nearest rows of each query, by measuring every row.
+        """The k nearest rows of each query, by measuring what is kept of every row.
 
         Parameters and result are those of :meth:`search`.
         """
@@ -442,9 +444,17 @@ class Index(IndexReader):
     codes : {"int8", "none"}
         By what the graph is built and walked. ``"int8"``: by one byte a dimension, made
         from each vector alone (nothing is trained, nothing ages), which is faster; the
-        nearest are then measured by their exact vectors. ``"none"``: by the exact vectors.
-    keep : {"f32"}
-        How exact vectors are kept.
+        nearest are then measured by what is kept of their vectors. ``"none"``: by what is
+        kept of the vectors, which must be something.
+    keep : {"f32", "bf16", "none"}
+        What is kept of the vectors; ``get`` returns it, distances are measured to it from
+        the unrounded query, and what ``get`` returned counts as unchanged when put back.
+        ``"f32"``: all of them. ``"bf16"``: every component in half the memory, rounded to
+        bfloat16, off by at most 2**-8 of itself (cosine: so is the length, and distances are
+        half the squared ones, which for unit vectors is the same). ``"none"``: the codes
+        alone, a quarter of the memory; a component is off by at most half a step, of largest
+        magnitude of the vector / 127 (cosine: and then the vector is scaled to unit length).
+        See Notes.
     M : int
         Links per row above level 0, 4 to 256; level 0 has twice as many.
     ef_construction : int
@@ -458,6 +468,34 @@ class Index(IndexReader):
     readers never wait, and see all of a batch or nothing of it. A call that raises has
     changed nothing. The graph is HNSW (Malkov and Yashunin, TPAMI 2020), pruned as
     DiskANN does (Subramanya et al., NeurIPS 2019, algorithm 2), updated in place.
+
+    What `keep` costs and saves. Bytes a vector, of which some 250 are links, keys and the like;
+    recall@10 at ef 32 / 64 / 128 by the vectors as they were written; inserts/s, and searches/s
+    at these ef, as a ratio to ``"f32"``:
+
+    ========  =====  =====================  =======  ======================
+    18,000 texts, 384 dimensions, cosine
+    -----------------------------------------------------------------------
+    keep      bytes  recall@10              inserts  searches
+    ========  =====  =====================  =======  ======================
+    f32       2,190  .9867 / .9964 / .9988  1        1
+    bf16      1,420  .9848 / .9944 / .9964  1.0      1.0
+    none        650  .9831 / .9926 / .9949  .99      1.1 / 1.1 / 1.0
+    ========  =====  =====================  =======  ======================
+
+    ========  =====  =====================  =======  ======================
+    50,000 image descriptors (SIFT), 128 dimensions, l2
+    -----------------------------------------------------------------------
+    keep      bytes  recall@10              inserts  searches
+    ========  =====  =====================  =======  ======================
+    f32         900  .9787 / .9956 / .9988  1        1
+    bf16        645  .9787 / .9956 / .9988  1.0      1.0
+    none        390  .9691 / .9845 / .9869  .92      1.0 / 1.0 / .9
+    ========  =====  =====================  =======  ======================
+
+    Codes are made of each vector alone: how the data were distributed before makes no difference.
+    With ``keep="none"`` the same history gives the same index on every instruction set, and
+    vectors whose largest magnitude is under 1.5e-36 are stored as zeros (l2, ip).
 
     Examples
     --------
@@ -485,12 +523,18 @@ class Index(IndexReader):
         _require_choice("metric", metric, _METRICS)
         _require_choice("key", key, _KEY_TYPES)
         _require_choice("codes", codes, _CODES)
-        _require_choice("keep", keep, ("f32",))
+        _require_choice("keep", keep, _KEEPS)
+        if codes == keep == "none":
+            raise ValueError(
+                "codes = 'none' with keep = 'none' leaves nothing of the vectors; "
+                "want codes = 'int8', or keep = 'f32' or 'bf16'"
+            )
         self._core = _core.Index(
             _require_int("dim", dim, 1, 65536),
             metric=metric,
             key=key,
             codes=codes,
+            keep=keep,
             M=_require_int("M", M, 4, 256),
             ef_construction=_require_int("ef_construction", ef_construction, 1, 100_000),
             seed=_require_int("seed", seed, 0, 2**64 - 1),
@@ -517,6 +561,11 @@ class Index(IndexReader):
     def codes(self) -> str:
         """By what the graph is built and walked: ``"int8"`` or ``"none"``."""
         return self._core.codes
+
+    @property
+    def keep(self) -> str:
+        """What is kept of the vectors: ``"f32"``, ``"bf16"`` or ``"none"``."""
+        return self._core.keep
 
     @property
     def M(self) -> int:

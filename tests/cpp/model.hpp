@@ -82,7 +82,9 @@ inline Vector unit(const Vector& vector) {
   return result;
 }
 
-inline double distance(Metric metric, const Vector& a, const Vector& b) {
+// rounded: b is what an index keeps, which under cosine may be not quite of unit length.
+inline double distance(Metric metric, const Vector& a, const Vector& b, bool rounded = false) {
+  if (rounded && metric == Metric::kCosine) return distance(Metric::kL2, unit(a), b) / 2;
   const Vector left = metric == Metric::kCosine ? unit(a) : a;
   const Vector right = metric == Metric::kCosine ? unit(b) : b;
   double sum = 0;
@@ -123,6 +125,29 @@ class VectorSource {
   std::normal_distribution<float> normal_;
 };
 
+// What an index with these options keeps of a vector: that, once more, it keeps whole.
+class Keeper {
+ public:
+  explicit Keeper(const IndexOptions& options) : index_(options) {}
+  Vector operator()(const Vector& vector) {
+    if (index_.options().keep == Keep::kF32) return vector;
+    const Keys key = [&] {
+      Keys keys;
+      keys.type = index_.options().key_type;
+      add_key(keys, 1);
+      return keys;
+    }();
+    index_.upsert(key.span(), {vector.data(), 1, vector.size()});
+    Vector kept(vector.size());
+    std::uint8_t found = 0;
+    index_.get(key.span(), kept.data(), &found);
+    return kept;
+  }
+
+ private:
+  Index index_;
+};
+
 using Model = std::map<int, Vector>;  // by number of the key
 
 inline std::vector<int> numbers_of(const Model& model) {
@@ -153,7 +178,8 @@ inline Got get(const Index& index, const std::vector<int>& numbers,
 // Throws with a reason unless the answer is one that the model allows: known keys, each once, in
 // order, with their true distances.
 inline void require_true(const SearchResult& result, std::size_t query, std::size_t k,
-                         const Model& model, Metric metric, const Vector& vector) {
+                         const Model& model, Metric metric, const Vector& vector,
+                         bool rounded = false) {
   const auto demand = [](bool holds, const char* what) {
     if (!holds) {
       throw std::logic_error(what);
@@ -169,7 +195,7 @@ inline void require_true(const SearchResult& result, std::size_t query, std::siz
       continue;
     }
     demand(model.contains(number), "a hit that is no key");
-    demand(close(result.distances[i], distance(metric, vector, model.at(number))),
+    demand(close(result.distances[i], distance(metric, vector, model.at(number), rounded)),
            "a distance that is not that of the key's vector");
     demand(i == query * k || result.distances[i - 1] <= result.distances[i], "not nearest first");
     met.push_back(number);
@@ -180,10 +206,10 @@ inline void require_true(const SearchResult& result, std::size_t query, std::siz
 
 // The distances of the k nearest of the model.
 inline std::vector<double> true_distances(const Model& model, std::size_t k, Metric metric,
-                                          const Vector& query) {
+                                          const Vector& query, bool rounded = false) {
   std::vector<double> all;
   for (const auto& [number, vector] : model) {
-    all.push_back(distance(metric, query, vector));
+    all.push_back(distance(metric, query, vector, rounded));
   }
   std::sort(all.begin(), all.end());
   all.resize(std::min(k, all.size()));

@@ -10,7 +10,9 @@
 
 #include "codes.hpp"
 #include "random.hpp"
+#include "scratch.hpp"
 #include "simd/distance.hpp"
+#include "space.hpp"
 
 namespace {
 
@@ -130,6 +132,95 @@ TEST_CASE("the codes of zero, tiny and huge vectors are what they can be") {
     CHECK(std::isfinite(distance));
     CHECK(static_cast<double>(distance) ==
           doctest::Approx(static_cast<double>(x) * static_cast<double>(x) * kDim).epsilon(0.02));
+  }
+}
+
+TEST_CASE("a code that is all there is of a vector is the code of what it decodes to") {
+  upvec::testing::Random random(8);
+  std::uniform_real_distribution<float> exponent(-38.0F, 18.0F);
+  for (const Metric metric : {Metric::kL2, Metric::kInnerProduct, Metric::kCosine}) {
+    for (const std::size_t dim : {1U, 2U, 7U, 33U, 384U}) {
+      CAPTURE(dim);
+      const CodeSpace space(metric, dim, true);
+      for (int round = 0; round < 2000; ++round) {
+        const float size = metric == Metric::kCosine ? 1.0F : std::pow(10.0F, exponent(random));
+        const std::vector<float> vector = random_vector(random, dim, size);
+        Record code(space);
+        Record again(space);
+        std::vector<float> decoded(dim);
+        space.encode(vector.data(), code.data());
+        space.decode(code.data(), decoded.data());
+        space.encode(decoded.data(), again.data());
+        REQUIRE(std::memcmp(code.data(), again.data(), space.point_bytes()) == 0);
+
+        std::vector<std::byte> packed(CodeSpace::packed_bytes(dim));
+        space.pack(code.data(), packed.data());
+        space.unpack(packed.data(), again.data());
+        REQUIRE(std::memcmp(code.data(), again.data(), space.point_bytes()) == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("a decoded vector is off by no more than half a step, or of unit length under cosine") {
+  upvec::testing::Random random(9);
+  constexpr std::size_t kDim = 100;
+  const CodeSpace l2(Metric::kL2, kDim, true);
+  const CodeSpace cosine(Metric::kCosine, kDim, true);
+  std::vector<float> decoded(kDim);
+  for (int round = 0; round < 200; ++round) {
+    const std::vector<float> vector = random_vector(random, kDim, 3.0F);
+    float largest = 0;
+    for (const float x : vector) largest = std::max(largest, std::fabs(x));
+    Record code(l2);
+    l2.encode(vector.data(), code.data());
+    l2.decode(code.data(), decoded.data());
+    for (std::size_t i = 0; i < kDim; ++i) {
+      CHECK(std::fabs(decoded[i] - vector[i]) <= largest / 254.0F * 1.0001F);
+    }
+    cosine.encode(vector.data(), code.data());
+    cosine.decode(code.data(), decoded.data());
+    double square = 0;
+    for (const float x : decoded) square += static_cast<double>(x) * static_cast<double>(x);
+    CHECK(std::abs(square - 1.0) <= 1e-6);
+  }
+  // Too short for a step that is a normal number.
+  Record code(l2);
+  l2.encode(std::vector<float>(kDim, 1e-37F).data(), code.data());
+  l2.decode(code.data(), decoded.data());
+  CHECK(decoded == std::vector<float>(kDim, 0.0F));
+}
+
+TEST_CASE("a query is measured to what a code decodes to") {
+  upvec::testing::Random random(10);
+  for (const Metric metric : {Metric::kL2, Metric::kInnerProduct, Metric::kCosine}) {
+    for (const std::size_t dim : {3U, 40U, 384U}) {
+      CAPTURE(dim);
+      const CodeSpace space(metric, dim, true);
+      const std::vector<float> vector = random_vector(random, dim, 1.0F);
+      const std::vector<float> other = random_vector(random, dim, 1.0F);
+      upvec::PaddedVector query;
+      std::fill_n(query.reserve(upvec::pad_dim(dim)), upvec::pad_dim(dim), 0.0F);
+      std::copy(other.begin(), other.end(), query.data());
+      Record code(space);
+      std::vector<float> decoded(dim);
+      space.encode(vector.data(), code.data());
+      space.decode(code.data(), decoded.data());
+      const upvec::Point point = code.data();
+      float distance = 0;
+      space.distances_to(query.data(), &point, 1, &distance);
+      double want = metric == Metric::kL2 ? squared_distance(decoded, other) : 1.0;
+      if (metric != Metric::kL2) {
+        for (std::size_t i = 0; i < dim; ++i) {
+          want -= static_cast<double>(decoded[i]) * static_cast<double>(other[i]);
+        }
+      }
+      CHECK(static_cast<double>(distance) == doctest::Approx(want).epsilon(1e-4));
+      if (metric != Metric::kL2) continue;
+      std::copy(decoded.begin(), decoded.end(), query.data());
+      space.distances_to(query.data(), &point, 1, &distance);
+      CHECK(distance == 0.0F);
+    }
   }
 }
 

@@ -3,14 +3,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <random>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "codes.hpp"
 #include "simd/distance.hpp"
 #include "simd/prefetch.hpp"
+#include "space.hpp"
 #include "upvec/error.hpp"
 
 namespace {
@@ -39,6 +42,7 @@ class Rows {
   [[nodiscard]] const float* operator[](std::size_t r) const {
     return lines_[r * lines_per_row_].floats;
   }
+  [[nodiscard]] float* operator[](std::size_t r) { return lines_[r * lines_per_row_].floats; }
   [[nodiscard]] std::size_t padded_dim() const { return lines_per_row_ * upvec::simd::kPadFloats; }
   [[nodiscard]] std::size_t dim() const { return dim_; }
 
@@ -109,6 +113,98 @@ void check_many(const DistanceKernels& kernels, std::size_t dim, std::size_t n) 
   CHECK(dot[n] == -7.0F);
 }
 
+// The same rows in bfloat16, in codes, and as the floats that these stand for.
+class Rounded {
+ public:
+  Rounded(std::size_t rows, std::size_t dim, unsigned seed)
+      : rows_(rows, dim, seed), padded_(rows_.padded_dim()) {
+    const upvec::CodeSpace codes(upvec::Metric::kL2, dim, true);
+    std::vector<std::uint64_t> record(codes.point_bytes() / sizeof(std::uint64_t));
+    bf16_.resize(rows * padded_);
+    codes_.resize(rows * padded_);
+    from_bf16_ = from_codes_ = rows_;
+    for (std::size_t r = 0; r < rows; ++r) {
+      codes.encode(rows_[r], reinterpret_cast<std::byte*>(record.data()));
+      codes.decode(record.data(), from_codes_[r]);
+      std::memcpy(&codes_[r * padded_], record.data(), padded_);
+      float scale;
+      std::memcpy(&scale, &record.back(), sizeof scale);  // before the squared norm
+      scales_.push_back(scale);
+      for (std::size_t d = 0; d < padded_; ++d) {
+        bf16_[r * padded_ + d] = upvec::to_bf16(rows_[r][d]);
+        from_bf16_[r][d] = upvec::from_bf16(bf16_[r * padded_ + d]);
+      }
+      bf16_rows_.push_back(&bf16_[r * padded_]);
+      code_rows_.push_back(&codes_[r * padded_]);
+    }
+  }
+  [[nodiscard]] std::size_t padded_dim() const { return padded_; }
+  [[nodiscard]] const float* floats(std::size_t r) const { return rows_[r]; }
+  [[nodiscard]] const float* of_bf16(std::size_t r) const { return from_bf16_[r]; }
+  [[nodiscard]] const float* of_code(std::size_t r) const { return from_codes_[r]; }
+  [[nodiscard]] const std::uint16_t* bf16(std::size_t r) const { return &bf16_[r * padded_]; }
+  [[nodiscard]] const std::int8_t* code(std::size_t r) const { return &codes_[r * padded_]; }
+  [[nodiscard]] float scale(std::size_t r) const { return scales_[r]; }
+  // Of row 1 and those after it.
+  [[nodiscard]] const void* const* bf16_rows() const { return bf16_rows_.data() + 1; }
+  [[nodiscard]] const void* const* code_rows() const { return code_rows_.data() + 1; }
+  [[nodiscard]] const float* scales() const { return scales_.data() + 1; }
+
+ private:
+  Rows rows_;
+  std::size_t padded_;
+  Rows from_bf16_{0, 1, 0};
+  Rows from_codes_{0, 1, 0};
+  std::vector<std::uint16_t> bf16_;
+  std::vector<std::int8_t> codes_;
+  std::vector<float> scales_;
+  std::vector<const void*> bf16_rows_;
+  std::vector<const void*> code_rows_;
+};
+
+// They give the bits of the kernels for floats, which are checked above.
+void check_rounded(const DistanceKernels& kernels, std::size_t dim, std::size_t n) {
+  const Rounded rows(n + 1, dim, static_cast<unsigned>(dim + n));
+  const std::size_t padded = rows.padded_dim();
+  const auto with_end = [n] { return std::vector<float>(n + 1, -7.0F); };
+  std::vector<float> l2 = with_end();
+  std::vector<float> dot = with_end();
+  kernels.l2_bf16_many(rows.bf16(0), rows.bf16_rows(), n, padded, l2.data());
+  kernels.dot_bf16_many(rows.bf16(0), rows.bf16_rows(), n, padded, dot.data());
+  for (std::size_t i = 0; i < n; ++i) {
+    const float want_l2 = kernels.l2(rows.of_bf16(0), rows.of_bf16(i + 1), padded);
+    const float want_dot = kernels.dot(rows.of_bf16(0), rows.of_bf16(i + 1), padded);
+    CHECK(same_bits(kernels.l2_bf16(rows.bf16(0), rows.bf16(i + 1), padded), want_l2));
+    CHECK(same_bits(kernels.dot_bf16(rows.bf16(0), rows.bf16(i + 1), padded), want_dot));
+    CHECK(same_bits(l2[i], want_l2));
+    CHECK(same_bits(dot[i], want_dot));
+  }
+  kernels.l2_to_bf16_many(rows.floats(0), rows.bf16_rows(), n, padded, l2.data());
+  kernels.dot_to_bf16_many(rows.floats(0), rows.bf16_rows(), n, padded, dot.data());
+  for (std::size_t i = 0; i < n; ++i) {
+    const float want_l2 = kernels.l2(rows.floats(0), rows.of_bf16(i + 1), padded);
+    const float want_dot = kernels.dot(rows.floats(0), rows.of_bf16(i + 1), padded);
+    CHECK(same_bits(kernels.l2_to_bf16(rows.floats(0), rows.bf16(i + 1), padded), want_l2));
+    CHECK(same_bits(kernels.dot_to_bf16(rows.floats(0), rows.bf16(i + 1), padded), want_dot));
+    CHECK(same_bits(l2[i], want_l2));
+    CHECK(same_bits(dot[i], want_dot));
+  }
+  kernels.l2_to_code_many(rows.floats(0), rows.code_rows(), rows.scales(), n, padded, l2.data());
+  kernels.dot_to_code_many(rows.floats(0), rows.code_rows(), rows.scales(), n, padded, dot.data());
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::int8_t* const code = rows.code(i + 1);
+    const float scale = rows.scale(i + 1);
+    const float want_l2 = kernels.l2(rows.floats(0), rows.of_code(i + 1), padded);
+    const float want_dot = kernels.dot(rows.floats(0), rows.of_code(i + 1), padded);
+    CHECK(same_bits(kernels.l2_to_code(rows.floats(0), code, scale, padded), want_l2));
+    CHECK(same_bits(kernels.dot_to_code(rows.floats(0), code, scale, padded), want_dot));
+    CHECK(same_bits(l2[i], want_l2));
+    CHECK(same_bits(dot[i], want_dot));
+  }
+  CHECK(l2[n] == -7.0F);
+  CHECK(dot[n] == -7.0F);
+}
+
 }  // namespace
 
 TEST_CASE("every kernel agrees with a float64 reference and with scalar") {
@@ -141,6 +237,21 @@ TEST_CASE("the form for many vectors gives the bits of the single form") {
     }
     check_many(*find_kernels(name), 384, 33);
     check_many(*find_kernels(name), 1024, 33);
+  }
+}
+
+TEST_CASE("measuring bfloat16 and codes gives the bits of measuring the floats they stand for") {
+  for (const std::string_view name : available_kernels()) {
+    CAPTURE(std::string(name));
+    for (std::size_t dim = 16; dim <= 256; dim += 16) {
+      for (std::size_t n = 0; n <= 9; ++n) {
+        check_rounded(*find_kernels(name), dim, n);
+      }
+    }
+    for (const std::size_t dim : {1U, 3U, 15U, 17U, 100U, 385U, 1024U}) {
+      CAPTURE(dim);
+      check_rounded(*find_kernels(name), dim, 5);
+    }
   }
 }
 

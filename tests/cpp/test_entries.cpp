@@ -16,10 +16,11 @@ namespace {
 using namespace upvec;
 using namespace upvec::testing;
 
-IndexOptions options(Codes codes) {
+IndexOptions options(Codes codes, Keep keep = Keep::kF32) {
   IndexOptions options;
   options.dim = 7;
   options.codes = codes;
+  options.keep = keep;
   options.m = 4;  // a quarter of the rows stand on an upper level
   options.ef_construction = 20;
   return options;
@@ -53,15 +54,19 @@ void require_right(const Store& store) {
   REQUIRE(slots.size() == std::min(upper, graph.entries.capacity()));
   for (std::size_t i = 0; i < slots.size(); ++i) {
     REQUIRE((graph.flags[slots[i]] & kLive) != 0);
-    REQUIRE(std::memcmp(graph.entries.code(i), graph.codes.at(slots[i]),
-                        graph.code_space.point_bytes()) == 0);
+    const Point code =
+        graph.has_codes ? graph.codes.at(slots[i]) : graph.rows.vector(graph.row_of[slots[i]]);
+    REQUIRE(std::memcmp(graph.entries.code(i), code, graph.code_space.point_bytes()) == 0);
   }
 }
 
 }  // namespace
 
 TEST_CASE("entries are live, of the highest levels, and have the codes that the graph has") {
-  Store store(options(Codes::kInt8));
+  Keep keep = Keep::kF32;
+  SUBCASE("beside vectors") {}
+  SUBCASE("alone") { keep = Keep::kNone; }
+  Store store(options(Codes::kInt8, keep));
   VectorSource source(7, 11);
   require_right(store);
   for (int turn = 0; turn < 12; ++turn) {

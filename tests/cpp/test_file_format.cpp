@@ -48,8 +48,9 @@ Bytes read(const std::string& path) {
 }
 
 // Small, with levels, removed keys, a revived one and reused slots.
-Index small_index(KeyType type, Metric metric = Metric::kL2) {
+Index small_index(KeyType type, Metric metric = Metric::kL2, Keep keep = Keep::kF32) {
   IndexOptions options;
+  options.keep = keep;
   options.dim = 3;
   options.metric = metric;
   options.key_type = type;
@@ -128,13 +129,18 @@ TEST_CASE("what is loaded is what was saved, and goes on as that would have") {
   const TemporaryFolder folder;
   for (const KeyType type : {KeyType::kInt64, KeyType::kString}) {
     for (const Metric metric : {Metric::kL2, Metric::kInnerProduct, Metric::kCosine}) {
-      Index saved = small_index(type, metric);
+      // The keys have nothing to do with the vectors: each way of keeping them once is enough.
+      const Keep keep = type == KeyType::kInt64 ? Keep::kF32
+                        : metric == Metric::kL2 ? Keep::kBf16
+                                                : Keep::kNone;
+      Index saved = small_index(type, metric, keep);
       saved.save(folder.file("index"));
       for (const bool map : {false, true}) {
         Index loaded = Index::load(folder.file("index"), map);
         CHECK(loaded.digest() == saved.digest());
         CHECK(loaded.size() == saved.size());
         CHECK(loaded.options().metric == metric);
+        CHECK(loaded.options().keep == keep);
         CHECK(loaded.options().ef_construction == 16);
         CHECK(loaded.stats().seq == saved.stats().seq);
         CHECK(bytes_of(loaded) == read(folder.file("index")));
@@ -226,7 +232,8 @@ TEST_CASE("a forged file with right checksums is refused or is an index like any
   int loaded = 0;
   for (const KeyType type : {KeyType::kInt64, KeyType::kString}) {
     for (const Metric metric : {Metric::kL2, Metric::kCosine}) {
-      const Bytes real = bytes_of(small_index(type, metric));
+      const Keep keep = type == KeyType::kInt64 ? Keep::kF32 : Keep::kNone;
+      const Bytes real = bytes_of(small_index(type, metric, keep));
       for (int round = 0; round < 500; ++round) {
         CAPTURE(round);
         Bytes bytes = real;
@@ -308,6 +315,47 @@ TEST_CASE("a forged file cannot bring in vectors that upsert would refuse") {
   CHECK(with_vector(Metric::kInnerProduct, -3e38F) == ErrorCode::kCorruption);
   CHECK(with_vector(Metric::kCosine, 0.0F) == ErrorCode::kCorruption);
   CHECK(with_vector(Metric::kCosine, 2.0F) == ErrorCode::kCorruption);
+}
+
+TEST_CASE("a forged file cannot bring in what no vector is rounded to") {
+  const auto with = [](Metric metric, Keep keep, std::size_t at, auto value) {
+    Forgery forgery(bytes_of(small_index(KeyType::kInt64, metric, keep)));
+    return forgery.put(forgery.section(3) + at, value).code();
+  };
+  constexpr std::uint16_t kBf16Infinity = 0x7f80;
+  CHECK(with(Metric::kL2, Keep::kBf16, 0, kBf16Infinity) == ErrorCode::kCorruption);
+  constexpr std::uint16_t kBf16Two = 0x4000;
+  CHECK(with(Metric::kCosine, Keep::kBf16, 0, kBf16Two) == ErrorCode::kCorruption);
+  // Three values, then the scale.
+  for (const Metric metric : {Metric::kL2, Metric::kCosine}) {
+    CHECK(with(metric, Keep::kNone, 0, std::int8_t{-128}) == ErrorCode::kCorruption);
+    for (const float scale : {-1.0F, 0.1F, 1e38F, std::numeric_limits<float>::quiet_NaN(),
+                              std::numeric_limits<float>::infinity()}) {
+      CAPTURE(scale);
+      CHECK(with(metric, Keep::kNone, 3, scale) == ErrorCode::kCorruption);
+    }
+  }
+}
+
+TEST_CASE("a file of version 2, which knows one way to keep vectors, is read") {
+  Bytes bytes = bytes_of(small_index(KeyType::kInt64));
+  const std::uint32_t version = 2;
+  std::memcpy(bytes.data() + 8, &version, sizeof version);
+  fix_checksums(bytes);
+  Index index = Index::load_bytes(bytes.data(), bytes.size());
+  CHECK(index.options().keep == Keep::kF32);
+  CHECK(index.digest() == small_index(KeyType::kInt64).digest());
+  bytes[31] = 1;
+  fix_checksums(bytes);
+  CHECK(code_of_loading(bytes) == ErrorCode::kCorruption);
+}
+
+TEST_CASE("a forged file cannot claim ways of keeping vectors that there are not") {
+  const Bytes real = bytes_of(small_index(KeyType::kInt64));
+  CHECK(Forgery(real).put(31, std::uint8_t{3}).code() == ErrorCode::kCorruption);
+  CHECK(Forgery(real).put(31, std::uint8_t{1}).code() == ErrorCode::kCorruption);  // another size
+  Forgery nothing(bytes_of(small_index(KeyType::kInt64, Metric::kL2, Keep::kNone)));
+  CHECK(nothing.put(30, std::uint8_t{0}).code() == ErrorCode::kCorruption);  // and no codes
 }
 
 TEST_CASE("a forged file cannot bring in a slack that no move leaves") {

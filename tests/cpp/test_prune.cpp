@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <random>
 #include <vector>
 
@@ -20,7 +21,7 @@ using upvec::Slot;
 class Points {
  public:
   explicit Points(const std::vector<std::array<float, 2>>& points)
-      : graph_(2, Metric::kL2, upvec::Codes::kNone, 16), points_(graph_) {
+      : graph_(2, Metric::kL2, upvec::Codes::kNone, upvec::Keep::kF32, 16), points_(graph_) {
     const auto count = static_cast<Slot>(points.size() + 1);
     graph_.rows.reserve(count);
     graph_.ensure_slots(count + 1);
@@ -28,8 +29,7 @@ class Points {
       const upvec::Row row = graph_.rows.allocate();
       graph_.row_of[slot].store(row);
       if (slot == 1) continue;
-      graph_.rows.vector(row)[0] = points[slot - 2][0];
-      graph_.rows.vector(row)[1] = points[slot - 2][1];
+      std::memcpy(graph_.rows.vector(row), points[slot - 2].data(), 2 * sizeof(float));
       candidates_.push_back({distance(1, slot), slot});
     }
     std::sort(candidates_.begin(), candidates_.end());
@@ -57,7 +57,7 @@ class Points {
 
  private:
   upvec::Graph graph_;
-  upvec::ExactPoints points_;
+  upvec::RowPoints points_;
   std::vector<Neighbor> candidates_;
 };
 

@@ -28,12 +28,14 @@ std::vector<int> range(int begin, int end) {
 
 // An index and the map of its newest commit.
 struct Fixture {
-  explicit Fixture(KeyType type, Metric metric = Metric::kL2, Codes codes = Codes::kInt8)
-      : index(options(type, metric, codes)) {}
+  explicit Fixture(KeyType type, Metric metric = Metric::kL2, Codes codes = Codes::kInt8,
+                   Keep keep = Keep::kF32)
+      : index(options(type, metric, codes, keep)) {}
 
-  static IndexOptions options(KeyType type, Metric metric, Codes codes) {
+  static IndexOptions options(KeyType type, Metric metric, Codes codes, Keep keep) {
     IndexOptions options;
     options.codes = codes;
+    options.keep = keep;
     options.dim = kDim;
     options.metric = metric;
     options.key_type = type;
@@ -370,11 +372,16 @@ TEST_CASE("a search at a snapshot finds what was there although everything moved
 
 TEST_CASE("a commit that is not published yet takes no recall from readers") {
   const Matrix queries = VectorSource{kDim, 5}.matrix(50);
-  for (const Codes codes : {Codes::kInt8, Codes::kNone}) {
+  struct Way {
+    Codes codes;
+    Keep keep;
+  };
+  for (const Way& way : {Way{Codes::kInt8, Keep::kF32}, Way{Codes::kNone, Keep::kF32},
+                         Way{Codes::kInt8, Keep::kBf16}, Way{Codes::kInt8, Keep::kNone}}) {
     for (const int moved :
          {20, 400, 800, 1100, 1500}) {  // few, some, and more than a beam can find
       CAPTURE(moved);
-      Fixture fixture(KeyType::kInt64, Metric::kL2, codes);
+      Fixture fixture(KeyType::kInt64, Metric::kL2, way.codes, way.keep);
       fixture.upsert(range(0, 1500));
       fixture.upsert(range(0, moved), false);
       const Snapshot published = fixture.index.snapshot();

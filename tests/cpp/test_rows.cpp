@@ -1,10 +1,12 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <set>
 
 #include "rows.hpp"
+#include "space.hpp"
 #include "upvec/error.hpp"
 
 namespace {
@@ -16,7 +18,7 @@ TEST_CASE("dimensions are padded to whole cache lines") {
   CHECK(upvec::pad_dim(1) == 16);
   CHECK(upvec::pad_dim(16) == 16);
   CHECK(upvec::pad_dim(17) == 32);
-  CHECK(Rows(100).padded_dim() == 112);
+  CHECK(upvec::pad_dim(100) == 112);
 }
 
 TEST_CASE("rows are numbered from 1 and given out once until released") {
@@ -44,18 +46,17 @@ TEST_CASE("rows are numbered from 1 and given out once until released") {
 }
 
 TEST_CASE("vectors and headers of rows lie apart") {
-  Rows rows(3);
+  constexpr std::size_t kBytes = 12;
+  Rows rows(kBytes);
   rows.reserve(100);
   for (int i = 0; i < 100; ++i) {
     const Row row = rows.allocate();
-    for (std::size_t j = 0; j < rows.padded_dim(); ++j) {
-      rows.vector(row)[j] = static_cast<float>(row);
-    }
+    std::fill_n(rows.vector(row), kBytes, static_cast<std::byte>(row));
     rows.header(row).set(row * 2ULL, row * 3ULL, row - 1, false);
   }
   for (Row row = 1; row <= 100; ++row) {
-    REQUIRE(rows.vector(row)[0] == static_cast<float>(row));
-    REQUIRE(rows.vector(row)[rows.padded_dim() - 1] == static_cast<float>(row));
+    REQUIRE(rows.vector(row)[0] == static_cast<std::byte>(row));
+    REQUIRE(rows.vector(row)[kBytes - 1] == static_cast<std::byte>(row));
     REQUIRE(rows.header(row).key == row * 3ULL);
     REQUIRE(rows.header(row).previous == row - 1);
   }

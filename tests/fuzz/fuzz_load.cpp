@@ -42,8 +42,10 @@ void add_key(upvec::Keys& keys, std::int64_t key) {
 }
 
 // Small enough that a random position often means something; some slots are free.
-Bytes file_of_real_index(upvec::KeyType key_type, upvec::Metric metric) {
+Bytes file_of_real_index(upvec::KeyType key_type, upvec::Metric metric,
+                         upvec::Keep keep = upvec::Keep::kF32) {
   upvec::IndexOptions options;
+  options.keep = keep;
   options.dim = kDim;
   options.m = 4;
   options.key_type = key_type;
@@ -134,11 +136,14 @@ void use(upvec::Index& index) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* changes, std::size_t size) {
-  static const std::array<Bytes, 4> real = {
+  static const std::array<Bytes, 7> real = {
       file_of_real_index(upvec::KeyType::kInt64, upvec::Metric::kL2),
       file_of_real_index(upvec::KeyType::kInt64, upvec::Metric::kCosine),
       file_of_real_index(upvec::KeyType::kString, upvec::Metric::kL2),
-      file_of_real_index(upvec::KeyType::kString, upvec::Metric::kInnerProduct)};
+      file_of_real_index(upvec::KeyType::kString, upvec::Metric::kInnerProduct),
+      file_of_real_index(upvec::KeyType::kInt64, upvec::Metric::kCosine, upvec::Keep::kBf16),
+      file_of_real_index(upvec::KeyType::kInt64, upvec::Metric::kCosine, upvec::Keep::kNone),
+      file_of_real_index(upvec::KeyType::kInt64, upvec::Metric::kL2, upvec::Keep::kNone)};
   if (size == 0) {
     return 0;
   }

@@ -61,13 +61,22 @@ def apply_to_index(ix: upvec.Index, number: int, threads: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "codes", "key"),
-    [("l2", "int8", "int64"), ("cosine", "int8", "str"), ("l2", "none", "str")],
+    ("metric", "codes", "keep", "key"),
+    [
+        ("l2", "int8", "f32", "int64"),
+        ("cosine", "int8", "f32", "str"),
+        ("l2", "none", "f32", "str"),
+        ("cosine", "int8", "bf16", "int64"),
+        ("cosine", "int8", "none", "int64"),
+        ("l2", "int8", "none", "str"),
+    ],
 )
 def test_any_number_of_threads_gives_the_same_graph_after_every_batch(
-    metric: str, codes: str, key: str, tmp_path: Path
+    metric: str, codes: str, keep: str, key: str, tmp_path: Path
 ) -> None:
-    indexes = [upvec.Index(DIM, metric=metric, codes=codes, key=key, M=8) for _ in THREADS]
+    indexes = [
+        upvec.Index(DIM, metric=metric, codes=codes, keep=keep, key=key, M=8) for _ in THREADS
+    ]
     for number in range(2 * len(STEPS)):
         for i, threads in enumerate(THREADS):
             apply_to_index(indexes[i], number, threads)

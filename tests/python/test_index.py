@@ -17,6 +17,7 @@ from upvec.sample import Sample
 
 Floats = npt.NDArray[np.float32]
 METRICS = ["l2", "ip", "cosine"]
+KEEPS = ["f32", "bf16", "none"]
 DIM = 8
 
 
@@ -30,8 +31,10 @@ def normal(rows: int, dim: int = DIM, seed: int = 0) -> Floats:
     return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
 
 
-def filled(rows: int = 300, key: str = "int64", metric: str = "l2") -> upvec.Index:
-    ix = upvec.Index(DIM, metric=metric, key=key)
+def filled(
+    rows: int = 300, key: str = "int64", metric: str = "l2", keep: str = "f32"
+) -> upvec.Index:
+    ix = upvec.Index(DIM, metric=metric, key=key, keep=keep)
     ix.upsert(keys_of(key, range(rows)), normal(rows))
     return ix
 
@@ -49,14 +52,15 @@ def keys_of(key: str, numbers: Any) -> Any:
 # Recall ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("keep", KEEPS)
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_recall_on_real_embeddings_is_high_and_survives_a_turnover(
-    sample: Sample, metric: str
+    sample: Sample, metric: str, keep: str
 ) -> None:
     n = 1500
     keys = np.arange(n)
     queries = sample.v2[n:]
-    ix = upvec.Index(384, metric=metric)
+    ix = upvec.Index(384, metric=metric, keep=keep)
     ix.upsert(keys, sample.v1[:n])
     assert recall(ix.search(queries), ix.exact_search(queries)) >= 0.95
     assert ix.check().ok
@@ -65,7 +69,7 @@ def test_recall_on_real_embeddings_is_high_and_survives_a_turnover(
     moved = sample.v2[np.random.default_rng(1).permutation(n)]
     for start in range(0, n, 500):
         ix.upsert(keys[start : start + 500], moved[start : start + 500])
-    fresh = upvec.Index(384, metric=metric)
+    fresh = upvec.Index(384, metric=metric, keep=keep)
     fresh.upsert(keys, moved)
     after = recall(ix.search(queries), ix.exact_search(queries))
     assert after >= recall(fresh.search(queries), fresh.exact_search(queries)) - 0.005
@@ -82,11 +86,13 @@ def test_without_an_ef_nearly_all_are_found(sample: Sample, metric: str, k: int)
     assert recall(ix.search(queries, k), ix.exact_search(queries, k)) >= 0.98
 
 
-@pytest.mark.parametrize("codes", ["int8", "none"])
+@pytest.mark.parametrize(
+    ("codes", "keep"), [("int8", "f32"), ("none", "f32"), ("int8", "bf16"), ("int8", "none")]
+)
 @pytest.mark.parametrize("how", ["insert", "move"])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_burst_far_from_all_else_is_found(
-    sample: Sample, codes: str, how: str, seed: int
+    sample: Sample, codes: str, keep: str, how: str, seed: int
 ) -> None:
     # Rows that arrive together and are nearest to each other: some must link to the others.
     draw = np.random.default_rng(seed)
@@ -95,7 +101,7 @@ def test_a_burst_far_from_all_else_is_found(
     spread *= 0.08 / np.linalg.norm(spread, axis=1, keepdims=True)
     centre = draw.normal(size=384) if seed else -sample.v1.mean(axis=0)
     vectors = (centre / np.linalg.norm(centre) + spread).astype(np.float32)
-    ix = upvec.Index(384, metric="cosine", codes=codes, M=8)
+    ix = upvec.Index(384, metric="cosine", codes=codes, keep=keep, M=8)
     ix.upsert(np.arange(rows), sample.v1)
     keys = rows + np.arange(burst) if how == "insert" else draw.permutation(rows)[:burst]
     ix.upsert(keys, vectors[:burst])
@@ -104,13 +110,54 @@ def test_a_burst_far_from_all_else_is_found(
     assert ix.check().ok
 
 
+def true_recall(ix: upvec.Index, base: Floats, queries: Floats, **options: Any) -> float:
+    """Share of the ten nearest of `base` that are among what a search finds."""
+    distances = ((queries[:, None] - base[None]) ** 2).sum(axis=2)
+    nearest = np.argpartition(distances, 10, axis=1)[:, :10]
+    found = ix.search(queries, 10, **options).keys
+    return float(np.mean([np.isin(*pair).mean() for pair in zip(nearest, found, strict=True)]))
+
+
+SHIFTS = {
+    "a hundredth": lambda x: 0.01 * x,
+    "a hundredfold": lambda x: 100.0 * x,
+    "an offset": lambda x: x + 0.1,
+    "away along a line": lambda x: x + 3.0 * x[0],
+    "turned around": lambda x: x[:, ::-1].copy(),
+}
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_a_shift_of_the_data_costs_codes_no_recall(sample: Sample, shift: str) -> None:
+    # Codes are made of each vector alone: it does not matter what came before. Queries are of the
+    # second half; the true neighbours are those of the vectors as written.
+    base = sample.v1[:1600].copy()
+    base[800:] = SHIFTS[shift](base[800:])
+    queries = SHIFTS[shift](sample.v1[1600:])
+
+    def reached(**options: str) -> float:
+        ix = upvec.Index(384, **options)
+        ix.upsert(np.arange(800), base[:800])
+        ix.upsert(np.arange(800, 1600), base[800:])
+        assert ix.check().ok
+        return true_recall(ix, base, queries, ef=128)
+
+    assert reached() >= reached(codes="none") - 0.002
+    # What is lost here is what rounding does to the order of neighbours.
+    assert reached(keep="none") >= reached(codes="none") - 0.01
+
+
+@pytest.mark.parametrize("keep", KEEPS)
 @pytest.mark.parametrize("metric", METRICS)
-def test_exact_search_agrees_with_numpy(metric: str) -> None:
-    ix, stored, queries = filled(metric=metric), normal(300), normal(5, seed=9)
+def test_exact_search_agrees_with_numpy(metric: str, keep: str) -> None:
+    ix, stored, queries = filled(metric=metric, keep=keep), normal(300), normal(5, seed=9)
     if metric == "cosine":
         stored = stored / np.linalg.norm(stored, axis=1, keepdims=True)
+    if keep != "f32":
+        stored = ix.get(np.arange(300))[0]
+    if metric == "cosine":  # half the squared distance is 1 - dot, for vectors of unit length
         unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-        truth = 1 - unit @ stored.T
+        truth = ((unit[:, None] - stored[None]) ** 2).sum(axis=2) / 2
     elif metric == "ip":
         truth = 1 - queries @ stored.T
     else:
@@ -276,11 +323,52 @@ def test_membership() -> None:
 # Outcomes -------------------------------------------------------------------------------
 
 
-def test_unchanged_rows_do_nothing() -> None:
-    ix = filled()
+@pytest.mark.parametrize("keep", KEEPS)
+@pytest.mark.parametrize("metric", METRICS)
+def test_unchanged_rows_do_nothing(metric: str, keep: str) -> None:
+    ix = filled(metric=metric, keep=keep)
     digest, seq = ix.digest(), ix.stats()["seq"]
     assert happened(ix.upsert(np.arange(300), normal(300))) == {"unchanged": 300}
+    assert happened(ix.upsert(np.arange(300), ix.get(np.arange(300))[0])) == {"unchanged": 300}
     assert (ix.digest(), ix.stats()["seq"]) == (digest, seq)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_what_is_kept_is_as_near_as_promised(metric: str) -> None:
+    written = normal(300)
+    if metric == "cosine":
+        written /= np.linalg.norm(written, axis=1, keepdims=True)
+    halves, codes = (filled(metric=metric, keep=keep) for keep in ("bf16", "none"))
+    off = np.abs(halves.get(np.arange(300))[0] - written)
+    assert (off <= 2**-8 * np.abs(written)).all()
+    decoded = codes.get(np.arange(300))[0]
+    if metric == "cosine":  # scaled to unit length after it was rounded
+        np.testing.assert_allclose(np.linalg.norm(decoded, axis=1), 1, atol=1e-6)
+    step = np.abs(written).max(axis=1, keepdims=True) / 127
+    assert (np.abs(decoded - written) <= step * (0.5001 if metric != "cosine" else 1)).all()
+
+
+def test_what_is_kept_says_how_much_memory_it_takes() -> None:
+    def sizes(keep: str) -> tuple[int, int]:
+        ix = upvec.Index(256, keep=keep)
+        ix.reserve(20_000)
+        stats = ix.stats()
+        return stats["vector_bytes"] // 20_000, stats["code_bytes"] // 20_000
+
+    assert sizes("f32") == (1024, 264)
+    assert sizes("bf16") == (512, 264)
+    assert sizes("none") == (0, 264)
+
+
+def test_codes_alone_move_by_whole_steps() -> None:
+    ix = filled(keep="none")
+    vectors = normal(300)
+    step = np.abs(vectors).max(axis=1, keepdims=True) / 127
+    first = vectors[:, :1].copy()
+    assert happened(ix.upsert(np.arange(300), vectors)) == {"unchanged": 300}
+    vectors[:, :1] = np.where(np.abs(first) > 0.5, first - np.sign(first) * 2 * step, first)
+    outcome = ix.upsert(np.arange(300), vectors)
+    assert outcome.counts["updated"] == np.count_nonzero(np.abs(first) > 0.5)
 
 
 def test_modes_and_duplicates() -> None:
@@ -436,6 +524,7 @@ def test_a_bad_argument_is_a_clear_error_and_changes_nothing(
         {"dim": 4, "key": "bytes"},
         {"dim": 4, "codes": "pq"},
         {"dim": 4, "keep": "f64"},
+        {"dim": 4, "codes": "none", "keep": "none"},
         {"dim": 4, "M": 3},
         {"dim": 4, "ef_construction": 0},
         {"dim": 4, "seed": -1},
@@ -496,9 +585,10 @@ def test_a_filter_ignores_unknown_keys_and_follows_removals() -> None:
     assert ix.search(normal(1), 5, where=compiled).keys[0, :2].tolist() == [4, 0]
 
 
+@pytest.mark.parametrize("keep", KEEPS)
 @pytest.mark.parametrize("metric", METRICS)
-def test_range_search_agrees_with_exact_search(metric: str) -> None:
-    ix = filled(400, metric=metric)
+def test_range_search_agrees_with_exact_search(metric: str, keep: str) -> None:
+    ix = filled(400, metric=metric, keep=keep)
     queries = normal(6, seed=4)
     everything = ix.exact_search(queries, 400)
     for radius in (-10.0, 0.5, 5.0, 1e9):
@@ -517,13 +607,17 @@ def test_range_search_agrees_with_exact_search(metric: str) -> None:
 
 @pytest.mark.parametrize("key", ["int64", "str"])
 @pytest.mark.parametrize("mmap", [True, False])
-def test_save_and_load_bring_back_the_same_index(tmp_path: Path, key: str, mmap: bool) -> None:
-    ix = filled(200, key, "cosine")
+@pytest.mark.parametrize("keep", KEEPS)
+def test_save_and_load_bring_back_the_same_index(
+    tmp_path: Path, key: str, mmap: bool, keep: str
+) -> None:
+    ix = filled(200, key, "cosine", keep)
     ix.remove(keys_of(key, range(50)))
     ix.save(tmp_path / "ix")
     back = upvec.Index.load(tmp_path / "ix", mmap=mmap)
     assert back.digest() == ix.digest()
     assert (back.dim, back.metric, back.key, back.M) == (DIM, "cosine", key, 16)
+    assert (back.codes, back.keep) == ("int8", keep)
     assert back.check().ok
     np.testing.assert_array_equal(back.search(normal(9)).keys, ix.search(normal(9)).keys)
     (tmp_path / "ix").write_bytes(b"garbage")  # nothing of the file is needed any more

@@ -144,8 +144,8 @@ def the_only(values: set[Any]) -> Any:
 
 
 class IndexStore:
-    def __init__(self, codes: str) -> None:
-        self.index = upvec.Index(DIM, codes=codes)
+    def __init__(self, codes: str, keep: str) -> None:
+        self.index = upvec.Index(DIM, codes=codes, keep=keep)
         self.zero = np.zeros(DIM, np.float32)
 
     def write(self, group: int, number: int) -> tuple[int, bool]:
@@ -161,7 +161,8 @@ class IndexStore:
     def get(self, group: int) -> tuple[Any, None]:
         vectors, found = self.index.get(keys_of(group))
         return the_only(
-            {v if f else None for v, f in zip(vectors[:, -1], found, strict=True)}
+            # Rounded: where codes are all that is kept, it is off by a millionth.
+            {v.round() if f else None for v, f in zip(vectors[:, -1], found, strict=True)}
         ), None
 
     def search(self, group: int) -> tuple[Any, None]:
@@ -300,10 +301,11 @@ def check(recorder: Recorder) -> None:
 
 
 @pytest.mark.usefixtures("frequent_switches")
-@pytest.mark.parametrize("codes", ["int8", "none"])
-def test_histories_of_an_index_are_linearizable(codes: str) -> None:
+# Without bf16, in which not every number that is written is another one.
+@pytest.mark.parametrize(("codes", "keep"), [("int8", "f32"), ("none", "f32"), ("int8", "none")])
+def test_histories_of_an_index_are_linearizable(codes: str, keep: str) -> None:
     for seed in range(3):
-        store = IndexStore(codes)
+        store = IndexStore(codes, keep)
         check(recorded(store, seed))
         assert store.index.check().ok
 

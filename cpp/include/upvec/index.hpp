@@ -24,6 +24,7 @@ struct IndexOptions {
   Metric metric = Metric::kL2;
   KeyType key_type = KeyType::kInt64;
   Codes codes = Codes::kInt8;
+  Keep keep = Keep::kF32;             // kNone needs codes
   std::size_t m = 16;                 // links a level above 0; twice as many on level 0
   std::size_t ef_construction = 200;  // candidates held while links are chosen
   std::uint64_t seed = 0;             // of key hashes and of levels
@@ -121,7 +122,7 @@ struct Stats {
   std::size_t slots = 0;  // ever used
   std::size_t rows = 0;   // in use, with those kept for readers
   std::uint64_t seq = 0;
-  std::size_t vector_bytes = 0;
+  std::size_t vector_bytes = 0;  // 0 if codes are all that is kept
   std::size_t code_bytes = 0;
   std::size_t link_bytes = 0;
   std::size_t key_bytes = 0;
@@ -190,7 +191,7 @@ class Index {
   [[nodiscard]] Filter filter(const KeySpan& allowed, const ReadOptions& options = {}) const;
 
   // vectors: room for keys.size() * dim floats; found: for keys.size(). Rows not found become
-  // zeros.
+  // zeros. The vectors are those that are kept (see Keep); put back, they count as unchanged.
   void get(const KeySpan& keys, float* vectors, std::uint8_t* found,
            const ReadOptions& options = {}) const;
   [[nodiscard]] SearchResult search(MatrixView queries, std::size_t k,

@@ -16,10 +16,17 @@ enum class Metric : std::uint8_t {
 
 enum class KeyType : std::uint8_t { kInt64, kString };
 
-// By what the graph is built and walked; answers are always measured by exact vectors.
+// By what the graph is built and walked; answers are always measured by what is kept of vectors.
 enum class Codes : std::uint8_t {
-  kNone,  // exact vectors
+  kNone,  // what is kept of vectors
   kInt8,  // a byte a dimension
+};
+
+// What is kept of vectors. The numbers are part of the file format.
+enum class Keep : std::uint8_t {
+  kF32 = 0,
+  kBf16 = 1,  // every component rounded to bfloat16: off by at most 2^-8 of itself
+  kNone = 2,  // their codes alone: off by at most half of the vector's largest magnitude / 127
 };
 
 enum class Mode : std::uint8_t { kUpsert, kInsertOnly, kUpdateOnly };

@@ -17,16 +17,54 @@ constexpr std::size_t kGroup = kSums * kLanes;
 constexpr std::size_t kTogether = 2;
 
 using Lanes = __m256;
-using Accumulate = Lanes (*)(Lanes sum, const float* a, const float* b);
+using Accumulate = Lanes (*)(Lanes sum, Lanes a, Lanes b);
 
-Lanes add_squared_difference(Lanes sum, const float* a, const float* b) {
-  const Lanes difference = _mm256_sub_ps(_mm256_load_ps(a), _mm256_load_ps(b));
+// What kernels measure: the next kLanes components from d on, as floats.
+struct Floats {
+  const float* values;
+  [[gnu::always_inline]] [[nodiscard]] Lanes at(std::size_t d) const {
+    return _mm256_load_ps(values + d);
+  }
+};
+struct Bfloats {
+  const std::uint16_t* values;
+  [[gnu::always_inline]] [[nodiscard]] Lanes at(std::size_t d) const {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(values + d));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+  }
+};
+struct Code {
+  const std::int8_t* values;
+  float scale;
+  [[gnu::always_inline]] [[nodiscard]] Lanes at(std::size_t d) const {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i_u*>(values + d));
+    const Lanes steps = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+    return _mm256_mul_ps(steps, _mm256_set1_ps(scale));
+  }
+};
+
+// Vectors given by pointers.
+template <typename Vector>
+struct Many {
+  const void* const* vectors;
+  [[gnu::always_inline]] Vector operator[](std::size_t i) const {
+    return {static_cast<decltype(Vector::values)>(vectors[i])};
+  }
+};
+struct ManyCodes {
+  const void* const* codes;
+  const float* scales;
+  [[gnu::always_inline]] Code operator[](std::size_t i) const {
+    return {static_cast<const std::int8_t*>(codes[i]), scales[i]};
+  }
+};
+
+Lanes add_squared_difference(Lanes sum, Lanes a, Lanes b) {
+  const Lanes difference = _mm256_sub_ps(a, b);
   return _mm256_fmadd_ps(difference, difference, sum);
 }
 
-Lanes add_product(Lanes sum, const float* a, const float* b) {
-  return _mm256_fmadd_ps(_mm256_load_ps(a), _mm256_load_ps(b), sum);
-}
+Lanes add_product(Lanes sum, Lanes a, Lanes b) { return _mm256_fmadd_ps(a, b, sum); }
 
 float sum_lanes(Lanes lanes) {
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));
@@ -46,57 +84,98 @@ struct Sums {
   }
 };
 
-template <Accumulate accumulate>
-[[gnu::always_inline]] inline void add_blocks(Sums& sums, const float* a, const float* b) {
-  sums.first = accumulate(sums.first, a, b);
-  sums.second = accumulate(sums.second, a + kLanes, b + kLanes);
-  sums.third = accumulate(sums.third, a + 2 * kLanes, b + 2 * kLanes);
-  sums.fourth = accumulate(sums.fourth, a + 3 * kLanes, b + 3 * kLanes);
+template <Accumulate accumulate, typename A, typename B>
+[[gnu::always_inline]] inline void add_blocks(Sums& sums, A a, B b, std::size_t d) {
+  sums.first = accumulate(sums.first, a.at(d), b.at(d));
+  sums.second = accumulate(sums.second, a.at(d + kLanes), b.at(d + kLanes));
+  sums.third = accumulate(sums.third, a.at(d + 2 * kLanes), b.at(d + 2 * kLanes));
+  sums.fourth = accumulate(sums.fourth, a.at(d + 3 * kLanes), b.at(d + 3 * kLanes));
 }
 
 // The blocks, fewer than kSums, after the last whole group.
-template <Accumulate accumulate>
-[[gnu::always_inline]] inline void add_rest(Sums& sums, const float* a, const float* b,
-                                            std::size_t rest) {
+template <Accumulate accumulate, typename A, typename B>
+[[gnu::always_inline]] inline void add_rest(Sums& sums, A a, B b, std::size_t d, std::size_t rest) {
   if (rest > 0) {  // padding leaves exactly two blocks, if any
-    sums.first = accumulate(sums.first, a, b);
-    sums.second = accumulate(sums.second, a + kLanes, b + kLanes);
+    sums.first = accumulate(sums.first, a.at(d), b.at(d));
+    sums.second = accumulate(sums.second, a.at(d + kLanes), b.at(d + kLanes));
   }
 }
 
-template <Accumulate accumulate>
-float accumulate_one(const float* a, const float* b, std::size_t padded_dim) {
+template <Accumulate accumulate, typename A, typename B>
+[[gnu::always_inline]] inline float accumulate_one(A a, B b, std::size_t padded_dim) {
   Sums sums;
   std::size_t d = 0;
   for (; d + kGroup <= padded_dim; d += kGroup) {
-    add_blocks<accumulate>(sums, a + d, b + d);
+    add_blocks<accumulate>(sums, a, b, d);
   }
-  add_rest<accumulate>(sums, a + d, b + d, padded_dim - d);
+  add_rest<accumulate>(sums, a, b, d, padded_dim - d);
   return sums.total();
 }
 
-template <Accumulate accumulate>
-void accumulate_many(const float* query, const void* const* vectors, std::size_t n,
-                     std::size_t padded_dim, float* out) {
+template <Accumulate accumulate, typename Query, typename List>
+[[gnu::always_inline]] inline void accumulate_many(Query query, List vectors, std::size_t n,
+                                                   std::size_t padded_dim, float* out) {
   std::size_t i = 0;
   for (; i + kTogether <= n; i += kTogether) {
-    const float* const w = static_cast<const float*>(vectors[i + 0]);
-    const float* const x = static_cast<const float*>(vectors[i + 1]);
+    const auto w = vectors[i + 0];
+    const auto x = vectors[i + 1];
     Sums sums_w;
     Sums sums_x;
     std::size_t d = 0;
     for (; d + kGroup <= padded_dim; d += kGroup) {
-      add_blocks<accumulate>(sums_w, query + d, w + d);
-      add_blocks<accumulate>(sums_x, query + d, x + d);
+      add_blocks<accumulate>(sums_w, query, w, d);
+      add_blocks<accumulate>(sums_x, query, x, d);
     }
-    add_rest<accumulate>(sums_w, query + d, w + d, padded_dim - d);
-    add_rest<accumulate>(sums_x, query + d, x + d, padded_dim - d);
+    add_rest<accumulate>(sums_w, query, w, d, padded_dim - d);
+    add_rest<accumulate>(sums_x, query, x, d, padded_dim - d);
     out[i + 0] = sums_w.total();
     out[i + 1] = sums_x.total();
   }
   for (; i < n; ++i) {
-    out[i] = accumulate_one<accumulate>(query, static_cast<const float*>(vectors[i]), padded_dim);
+    out[i] = accumulate_one<accumulate>(query, vectors[i], padded_dim);
   }
+}
+
+// The entries of the table -----------------------------------------------------------------------
+
+template <Accumulate accumulate>
+float floats(const float* a, const float* b, std::size_t padded_dim) {
+  return accumulate_one<accumulate>(Floats{a}, Floats{b}, padded_dim);
+}
+template <Accumulate accumulate>
+void floats_many(const float* query, const void* const* vectors, std::size_t n,
+                 std::size_t padded_dim, float* out) {
+  accumulate_many<accumulate>(Floats{query}, Many<Floats>{vectors}, n, padded_dim, out);
+}
+
+template <Accumulate accumulate>
+float bf16(const std::uint16_t* a, const std::uint16_t* b, std::size_t padded_dim) {
+  return accumulate_one<accumulate>(Bfloats{a}, Bfloats{b}, padded_dim);
+}
+template <Accumulate accumulate>
+void bf16_many(const std::uint16_t* query, const void* const* vectors, std::size_t n,
+               std::size_t padded_dim, float* out) {
+  accumulate_many<accumulate>(Bfloats{query}, Many<Bfloats>{vectors}, n, padded_dim, out);
+}
+
+template <Accumulate accumulate>
+float to_bf16(const float* query, const std::uint16_t* vector, std::size_t padded_dim) {
+  return accumulate_one<accumulate>(Floats{query}, Bfloats{vector}, padded_dim);
+}
+template <Accumulate accumulate>
+void to_bf16_many(const float* query, const void* const* vectors, std::size_t n,
+                  std::size_t padded_dim, float* out) {
+  accumulate_many<accumulate>(Floats{query}, Many<Bfloats>{vectors}, n, padded_dim, out);
+}
+
+template <Accumulate accumulate>
+float to_code(const float* query, const std::int8_t* code, float scale, std::size_t padded_dim) {
+  return accumulate_one<accumulate>(Floats{query}, Code{code, scale}, padded_dim);
+}
+template <Accumulate accumulate>
+void to_code_many(const float* query, const void* const* codes, const float* scales, std::size_t n,
+                  std::size_t padded_dim, float* out) {
+  accumulate_many<accumulate>(Floats{query}, ManyCodes{codes, scales}, n, padded_dim, out);
 }
 
 // Codes ---------------------------------------------------------------------------------------
@@ -174,10 +253,22 @@ void dot_codes_many(const std::int8_t* query, const void* const* codes, std::siz
 
 constexpr DistanceKernels kTable{
     "avx2",
-    accumulate_one<add_squared_difference>,
-    accumulate_one<add_product>,
-    accumulate_many<add_squared_difference>,
-    accumulate_many<add_product>,
+    floats<add_squared_difference>,
+    floats<add_product>,
+    floats_many<add_squared_difference>,
+    floats_many<add_product>,
+    bf16<add_squared_difference>,
+    bf16<add_product>,
+    bf16_many<add_squared_difference>,
+    bf16_many<add_product>,
+    to_bf16<add_squared_difference>,
+    to_bf16<add_product>,
+    to_bf16_many<add_squared_difference>,
+    to_bf16_many<add_product>,
+    to_code<add_squared_difference>,
+    to_code<add_product>,
+    to_code_many<add_squared_difference>,
+    to_code_many<add_product>,
     dot_codes,
     dot_codes_many,
 };

@@ -17,16 +17,54 @@ constexpr std::size_t kGroup = kSums * kLanes;
 constexpr std::size_t kTogether = 4;
 
 using Lanes = float32x4_t;
-using Accumulate = Lanes (*)(Lanes sum, const float* a, const float* b);
+using Accumulate = Lanes (*)(Lanes sum, Lanes a, Lanes b);
 
-Lanes add_squared_difference(Lanes sum, const float* a, const float* b) {
-  const Lanes difference = vsubq_f32(vld1q_f32(a), vld1q_f32(b));
+// What kernels measure: the next kLanes components from d on, as floats.
+struct Floats {
+  const float* values;
+  [[gnu::always_inline]] [[nodiscard]] Lanes at(std::size_t d) const {
+    return vld1q_f32(values + d);
+  }
+};
+struct Bfloats {
+  const std::uint16_t* values;
+  [[gnu::always_inline]] [[nodiscard]] Lanes at(std::size_t d) const {
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(values + d), 16));
+  }
+};
+struct Code {
+  const std::int8_t* values;
+  float scale;
+  [[gnu::always_inline]] [[nodiscard]] Lanes at(std::size_t d) const {
+    std::int32_t four;
+    __builtin_memcpy(&four, values + d, sizeof four);
+    const int16x8_t words = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
+    return vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(words))), scale);
+  }
+};
+
+// Vectors given by pointers.
+template <typename Vector>
+struct Many {
+  const void* const* vectors;
+  [[gnu::always_inline]] Vector operator[](std::size_t i) const {
+    return {static_cast<decltype(Vector::values)>(vectors[i])};
+  }
+};
+struct ManyCodes {
+  const void* const* codes;
+  const float* scales;
+  [[gnu::always_inline]] Code operator[](std::size_t i) const {
+    return {static_cast<const std::int8_t*>(codes[i]), scales[i]};
+  }
+};
+
+Lanes add_squared_difference(Lanes sum, Lanes a, Lanes b) {
+  const Lanes difference = vsubq_f32(a, b);
   return vfmaq_f32(sum, difference, difference);
 }
 
-Lanes add_product(Lanes sum, const float* a, const float* b) {
-  return vfmaq_f32(sum, vld1q_f32(a), vld1q_f32(b));
-}
+Lanes add_product(Lanes sum, Lanes a, Lanes b) { return vfmaq_f32(sum, a, b); }
 
 float sum_lanes(Lanes lanes) { return vaddvq_f32(lanes); }
 
@@ -42,42 +80,42 @@ struct Sums {
   }
 };
 
-template <Accumulate accumulate>
-[[gnu::always_inline]] inline void add_blocks(Sums& sums, const float* a, const float* b) {
-  sums.first = accumulate(sums.first, a, b);
-  sums.second = accumulate(sums.second, a + kLanes, b + kLanes);
-  sums.third = accumulate(sums.third, a + 2 * kLanes, b + 2 * kLanes);
-  sums.fourth = accumulate(sums.fourth, a + 3 * kLanes, b + 3 * kLanes);
+template <Accumulate accumulate, typename A, typename B>
+[[gnu::always_inline]] inline void add_blocks(Sums& sums, A a, B b, std::size_t d) {
+  sums.first = accumulate(sums.first, a.at(d), b.at(d));
+  sums.second = accumulate(sums.second, a.at(d + kLanes), b.at(d + kLanes));
+  sums.third = accumulate(sums.third, a.at(d + 2 * kLanes), b.at(d + 2 * kLanes));
+  sums.fourth = accumulate(sums.fourth, a.at(d + 3 * kLanes), b.at(d + 3 * kLanes));
 }
 
-template <Accumulate accumulate>
-float accumulate_one(const float* a, const float* b, std::size_t padded_dim) {
+template <Accumulate accumulate, typename A, typename B>
+[[gnu::always_inline]] inline float accumulate_one(A a, B b, std::size_t padded_dim) {
   static_assert(kPadFloats == kGroup);  // so nothing is left over
   Sums sums;
   for (std::size_t d = 0; d < padded_dim; d += kGroup) {
-    add_blocks<accumulate>(sums, a + d, b + d);
+    add_blocks<accumulate>(sums, a, b, d);
   }
   return sums.total();
 }
 
-template <Accumulate accumulate>
-void accumulate_many(const float* query, const void* const* vectors, std::size_t n,
-                     std::size_t padded_dim, float* out) {
+template <Accumulate accumulate, typename Query, typename List>
+[[gnu::always_inline]] inline void accumulate_many(Query query, List vectors, std::size_t n,
+                                                   std::size_t padded_dim, float* out) {
   std::size_t i = 0;
   for (; i + kTogether <= n; i += kTogether) {
-    const float* const w = static_cast<const float*>(vectors[i + 0]);
-    const float* const x = static_cast<const float*>(vectors[i + 1]);
-    const float* const y = static_cast<const float*>(vectors[i + 2]);
-    const float* const z = static_cast<const float*>(vectors[i + 3]);
+    const auto w = vectors[i + 0];
+    const auto x = vectors[i + 1];
+    const auto y = vectors[i + 2];
+    const auto z = vectors[i + 3];
     Sums sums_w;
     Sums sums_x;
     Sums sums_y;
     Sums sums_z;
     for (std::size_t d = 0; d < padded_dim; d += kGroup) {
-      add_blocks<accumulate>(sums_w, query + d, w + d);
-      add_blocks<accumulate>(sums_x, query + d, x + d);
-      add_blocks<accumulate>(sums_y, query + d, y + d);
-      add_blocks<accumulate>(sums_z, query + d, z + d);
+      add_blocks<accumulate>(sums_w, query, w, d);
+      add_blocks<accumulate>(sums_x, query, x, d);
+      add_blocks<accumulate>(sums_y, query, y, d);
+      add_blocks<accumulate>(sums_z, query, z, d);
     }
     out[i + 0] = sums_w.total();
     out[i + 1] = sums_x.total();
@@ -85,8 +123,50 @@ void accumulate_many(const float* query, const void* const* vectors, std::size_t
     out[i + 3] = sums_z.total();
   }
   for (; i < n; ++i) {
-    out[i] = accumulate_one<accumulate>(query, static_cast<const float*>(vectors[i]), padded_dim);
+    out[i] = accumulate_one<accumulate>(query, vectors[i], padded_dim);
   }
+}
+
+// The entries of the table -----------------------------------------------------------------------
+
+template <Accumulate accumulate>
+float floats(const float* a, const float* b, std::size_t padded_dim) {
+  return accumulate_one<accumulate>(Floats{a}, Floats{b}, padded_dim);
+}
+template <Accumulate accumulate>
+void floats_many(const float* query, const void* const* vectors, std::size_t n,
+                 std::size_t padded_dim, float* out) {
+  accumulate_many<accumulate>(Floats{query}, Many<Floats>{vectors}, n, padded_dim, out);
+}
+
+template <Accumulate accumulate>
+float bf16(const std::uint16_t* a, const std::uint16_t* b, std::size_t padded_dim) {
+  return accumulate_one<accumulate>(Bfloats{a}, Bfloats{b}, padded_dim);
+}
+template <Accumulate accumulate>
+void bf16_many(const std::uint16_t* query, const void* const* vectors, std::size_t n,
+               std::size_t padded_dim, float* out) {
+  accumulate_many<accumulate>(Bfloats{query}, Many<Bfloats>{vectors}, n, padded_dim, out);
+}
+
+template <Accumulate accumulate>
+float to_bf16(const float* query, const std::uint16_t* vector, std::size_t padded_dim) {
+  return accumulate_one<accumulate>(Floats{query}, Bfloats{vector}, padded_dim);
+}
+template <Accumulate accumulate>
+void to_bf16_many(const float* query, const void* const* vectors, std::size_t n,
+                  std::size_t padded_dim, float* out) {
+  accumulate_many<accumulate>(Floats{query}, Many<Bfloats>{vectors}, n, padded_dim, out);
+}
+
+template <Accumulate accumulate>
+float to_code(const float* query, const std::int8_t* code, float scale, std::size_t padded_dim) {
+  return accumulate_one<accumulate>(Floats{query}, Code{code, scale}, padded_dim);
+}
+template <Accumulate accumulate>
+void to_code_many(const float* query, const void* const* codes, const float* scales, std::size_t n,
+                  std::size_t padded_dim, float* out) {
+  accumulate_many<accumulate>(Floats{query}, ManyCodes{codes, scales}, n, padded_dim, out);
 }
 
 // Codes ---------------------------------------------------------------------------------------
@@ -124,10 +204,22 @@ void dot_codes_many(const std::int8_t* query, const void* const* codes, std::siz
 
 constexpr DistanceKernels kTable{
     "neon",
-    accumulate_one<add_squared_difference>,
-    accumulate_one<add_product>,
-    accumulate_many<add_squared_difference>,
-    accumulate_many<add_product>,
+    floats<add_squared_difference>,
+    floats<add_product>,
+    floats_many<add_squared_difference>,
+    floats_many<add_product>,
+    bf16<add_squared_difference>,
+    bf16<add_product>,
+    bf16_many<add_squared_difference>,
+    bf16_many<add_product>,
+    to_bf16<add_squared_difference>,
+    to_bf16<add_product>,
+    to_bf16_many<add_squared_difference>,
+    to_bf16_many<add_product>,
+    to_code<add_squared_difference>,
+    to_code<add_product>,
+    to_code_many<add_squared_difference>,
+    to_code_many<add_product>,
     dot_codes,
     dot_codes_many,
 };

@@ -24,9 +24,30 @@ float sum_lanes(const float* lanes) {
   return (quarters[0] + quarters[1]) + (quarters[2] + quarters[3]);
 }
 
+// What kernels measure: component d, as a float.
+struct Floats {
+  const float* values;
+  float operator[](std::size_t d) const { return values[d]; }
+};
+struct Bfloats {
+  const std::uint16_t* values;
+  float operator[](std::size_t d) const {
+    const std::uint32_t bits = std::uint32_t{values[d]} << 16;
+    float value;
+    __builtin_memcpy(&value, &bits, sizeof value);
+    return value;
+  }
+};
+struct Code {
+  const std::int8_t* values;
+  float scale;
+  float operator[](std::size_t d) const { return scale * static_cast<float>(values[d]); }
+};
+
 // Never inlined: a second copy might be contracted into fused multiply-adds differently where the
 // baseline has them (aarch64), and the *_many form would lose the bits of the single form.
-[[gnu::noinline]] float l2(const float* a, const float* b, std::size_t padded_dim) {
+template <typename A, typename B>
+[[gnu::noinline]] float l2(A a, B b, std::size_t padded_dim) {
   float lanes[kLanes] = {};
   for (std::size_t d = 0; d < padded_dim; d += kLanes) {
     UPVEC_LANES_LOOP
@@ -38,7 +59,8 @@ float sum_lanes(const float* lanes) {
   return sum_lanes(lanes);
 }
 
-[[gnu::noinline]] float dot(const float* a, const float* b, std::size_t padded_dim) {
+template <typename A, typename B>
+[[gnu::noinline]] float dot(A a, B b, std::size_t padded_dim) {
   float lanes[kLanes] = {};
   for (std::size_t d = 0; d < padded_dim; d += kLanes) {
     UPVEC_LANES_LOOP
@@ -49,17 +71,57 @@ float sum_lanes(const float* lanes) {
   return sum_lanes(lanes);
 }
 
-void l2_many(const float* query, const void* const* vectors, std::size_t n, std::size_t padded_dim,
-             float* out) {
+template <typename A, typename B>
+using Measure = float (*)(A a, B b, std::size_t padded_dim);
+
+template <Measure<Floats, Floats> measure>
+float floats(const float* a, const float* b, std::size_t padded_dim) {
+  return measure(Floats{a}, Floats{b}, padded_dim);
+}
+template <Measure<Floats, Floats> measure>
+void floats_many(const float* query, const void* const* vectors, std::size_t n,
+                 std::size_t padded_dim, float* out) {
   for (std::size_t i = 0; i < n; ++i) {
-    out[i] = l2(query, static_cast<const float*>(vectors[i]), padded_dim);
+    out[i] = measure(Floats{query}, Floats{static_cast<const float*>(vectors[i])}, padded_dim);
   }
 }
 
-void dot_many(const float* query, const void* const* vectors, std::size_t n, std::size_t padded_dim,
-              float* out) {
+template <Measure<Bfloats, Bfloats> measure>
+float bf16(const std::uint16_t* a, const std::uint16_t* b, std::size_t padded_dim) {
+  return measure(Bfloats{a}, Bfloats{b}, padded_dim);
+}
+template <Measure<Bfloats, Bfloats> measure>
+void bf16_many(const std::uint16_t* query, const void* const* vectors, std::size_t n,
+               std::size_t padded_dim, float* out) {
   for (std::size_t i = 0; i < n; ++i) {
-    out[i] = dot(query, static_cast<const float*>(vectors[i]), padded_dim);
+    const Bfloats vector{static_cast<const std::uint16_t*>(vectors[i])};
+    out[i] = measure(Bfloats{query}, vector, padded_dim);
+  }
+}
+
+template <Measure<Floats, Bfloats> measure>
+float to_bf16(const float* query, const std::uint16_t* vector, std::size_t padded_dim) {
+  return measure(Floats{query}, Bfloats{vector}, padded_dim);
+}
+template <Measure<Floats, Bfloats> measure>
+void to_bf16_many(const float* query, const void* const* vectors, std::size_t n,
+                  std::size_t padded_dim, float* out) {
+  for (std::size_t i = 0; i < n; ++i) {
+    const Bfloats vector{static_cast<const std::uint16_t*>(vectors[i])};
+    out[i] = measure(Floats{query}, vector, padded_dim);
+  }
+}
+
+template <Measure<Floats, Code> measure>
+float to_code(const float* query, const std::int8_t* code, float scale, std::size_t padded_dim) {
+  return measure(Floats{query}, Code{code, scale}, padded_dim);
+}
+template <Measure<Floats, Code> measure>
+void to_code_many(const float* query, const void* const* codes, const float* scales, std::size_t n,
+                  std::size_t padded_dim, float* out) {
+  for (std::size_t i = 0; i < n; ++i) {
+    const Code code{static_cast<const std::int8_t*>(codes[i]), scales[i]};
+    out[i] = measure(Floats{query}, code, padded_dim);
   }
 }
 
@@ -90,7 +152,27 @@ void dot_codes_many(const std::int8_t* query, const void* const* codes, std::siz
     out[i] = dot_codes(query, static_cast<const std::int8_t*>(codes[i]), padded_dim);
 }
 
-constexpr DistanceKernels kTable{"scalar", l2, dot, l2_many, dot_many, dot_codes, dot_codes_many};
+constexpr DistanceKernels kTable{
+    "scalar",
+    floats<l2<Floats, Floats>>,
+    floats<dot<Floats, Floats>>,
+    floats_many<l2<Floats, Floats>>,
+    floats_many<dot<Floats, Floats>>,
+    bf16<l2<Bfloats, Bfloats>>,
+    bf16<dot<Bfloats, Bfloats>>,
+    bf16_many<l2<Bfloats, Bfloats>>,
+    bf16_many<dot<Bfloats, Bfloats>>,
+    to_bf16<l2<Floats, Bfloats>>,
+    to_bf16<dot<Floats, Bfloats>>,
+    to_bf16_many<l2<Floats, Bfloats>>,
+    to_bf16_many<dot<Floats, Bfloats>>,
+    to_code<l2<Floats, Code>>,
+    to_code<dot<Floats, Code>>,
+    to_code_many<l2<Floats, Code>>,
+    to_code_many<dot<Floats, Code>>,
+    dot_codes,
+    dot_codes_many,
+};
 
 }  // namespace
 

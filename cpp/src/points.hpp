@@ -30,6 +30,7 @@ class PointsBase {
 
 class ExactPoints : public PointsBase<ExactPoints> {
  public:
+  static constexpr bool kExact = true;
   using PointsBase::PointsBase;
   [[nodiscard]] Point current(Slot slot) const noexcept {
     return graph_.rows.vector(graph_.row_of[slot].load(std::memory_order_acquire));
@@ -51,6 +52,7 @@ class ExactPoints : public PointsBase<ExactPoints> {
 
 class CodePoints : public PointsBase<CodePoints> {
  public:
+  static constexpr bool kExact = false;
   using PointsBase::PointsBase;
   [[nodiscard]] Point current(Slot slot) const noexcept { return graph_.codes.at(slot); }
   [[nodiscard]] Point planned(Slot slot) const noexcept {

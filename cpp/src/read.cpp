@@ -296,6 +296,7 @@ class Searcher {
       const RowHeader& header = graph_.rows.header(row);
       if (row == kNoRow || header.removed != 0 || header.seq > seq_) continue;
       if (filter_ != nullptr && !filter_->contains(pool[i].slot, header.key)) continue;
+      UPVEC_COUNT(count_row(graph_, pool[i].slot, row, scratch.counters.traffic));
       scratch.candidates.push_back({graph_.has_codes
                                         ? graph_.space.distance(query, graph_.rows.vector(row))
                                         : pool[i].distance,
@@ -303,6 +304,7 @@ class Searcher {
     }
     if (graph_.has_codes) {
       scratch.counters.distances += scratch.candidates.size();
+      UPVEC_COUNT(scratch.counters.traffic.exact_distances += scratch.candidates.size());
       std::sort(scratch.candidates.begin(), scratch.candidates.end());
     }
     for (std::size_t i = 0; i < std::min(k, scratch.candidates.size()); ++i) {

@@ -53,6 +53,7 @@ void measure(const Points& points, Point query, Scratch& scratch) {
     points.distances(query, &scratch.points[i], together, &scratch.distances[i]);
   }
   scratch.counters.distances += n;
+  UPVEC_COUNT(scratch.counters.traffic.measured<Points>(scratch.points, bytes));
 }
 
 // Points of more lines than this are not fetched for a list that may not be read next.
@@ -92,6 +93,7 @@ Slot look_ahead(const Points& points, const LinkTable& table, Slot slot, Scratch
   for (std::size_t i = 0; i < n; ++i) {
     scratch.next_points[i] = points.current(scratch.next_slots[i]);
     simd::prefetch_lines(scratch.next_points[i], bytes);
+    UPVEC_COUNT(scratch.counters.traffic.codes.sent_for(scratch.next_points[i], bytes));
   }
   return slot;
 }
@@ -115,6 +117,7 @@ inline void take_ahead(Scratch& scratch) {
 template <typename Points>
 Neighbor descend(const Points& points, Point query, Slot start, unsigned bottom, Scratch& scratch) {
   const Graph& graph = points.graph();
+  UPVEC_COUNT(scratch.counters.traffic.begin_walk());
   Neighbor best{points.distance(query, points.current(start)), start};
   const std::size_t end = graph.slot_end.load(std::memory_order_acquire);
   for (unsigned level = graph.level_of(start); level > bottom; --level) {
@@ -124,6 +127,7 @@ Neighbor descend(const Points& points, Point query, Slot start, unsigned bottom,
       if (list == 0) break;
       scratch.slots.resize(graph.upper.cap());
       const std::size_t n = graph.upper.read(list, scratch.slots.data());
+      UPVEC_COUNT(scratch.counters.traffic.read_list(graph.upper.words(list), graph.upper.cap()));
       scratch.slots.resize(n);
       std::erase_if(scratch.slots, [&](Slot slot) { return slot >= end; });
       locate(points, scratch);
@@ -147,8 +151,9 @@ Neighbor descend(const Points& points, Point query, Slot start, unsigned bottom,
 // 384 texts).
 inline constexpr std::size_t kSoon = 4;
 
-inline void fetch_list(const LinkTable& table, Slot slot) {
+inline void fetch_list(const LinkTable& table, Slot slot, [[maybe_unused]] Counters& counters) {
   simd::prefetch_lines(table.words(slot), table.cap() * sizeof(LinkWord));
+  UPVEC_COUNT(counters.traffic.links.sent_for(table.words(slot), table.cap() * sizeof(LinkWord)));
 }
 
 // Takes the next candidate of scratch.pool; kNoSlot when there is none left.
@@ -161,9 +166,9 @@ Slot take_next(const Points& points, unsigned level, Scratch& scratch) {
   if (level > 0 || slot == kNoSlot) return slot;
   const Slot next = scratch.pool.peek();
   if (next == kNoSlot) return slot;
-  fetch_list(graph.base, next);
+  fetch_list(graph.base, next, scratch.counters);
   if (const Slot second = scratch.pool.peek_second(); second != kNoSlot) {
-    fetch_list(graph.base, second);
+    fetch_list(graph.base, second, scratch.counters);
   }
   return slot;
 }
@@ -175,6 +180,7 @@ void open_list(const Points& points, unsigned level, Slot slot, Scratch& scratch
   const Graph& graph = points.graph();
   const LinkTable& table = graph.table(level);
   const LinkWord* const words = table.words(graph.list_of(slot, level));
+  UPVEC_COUNT(scratch.counters.traffic.read_list(words, table.cap()));
   scratch.slots.resize(table.cap());
   scratch.slots.resize(scratch.visited.insert_list(words, table.cap(), scratch.slots.data()));
   locate(points, scratch);
@@ -189,8 +195,10 @@ void absorb(const Points& points, Point query, unsigned level, Scratch& scratch,
   for (std::size_t i = 0; i < scratch.slots.size(); ++i) {
     const Neighbor candidate{scratch.distances[i], scratch.slots[i]};
     accept(candidate);
-    if (scratch.pool.insert(candidate) < kSoon && level == 0) {
-      fetch_list(points.graph().base, candidate.slot);
+    const std::size_t before = scratch.pool.insert(candidate);
+    UPVEC_COUNT(scratch.counters.traffic.pool_inserts += before != CandidatePool::kNotKept);
+    if (before < kSoon && level == 0) {
+      fetch_list(points.graph().base, candidate.slot, scratch.counters);
     }
   }
 }
@@ -207,6 +215,7 @@ void beam_search(const Points& points, Point query, unsigned level, Scratch& scr
   for (Slot slot = take_next(points, level, scratch); slot != kNoSlot;
        slot = take_next(points, level, scratch)) {
     if (slot == ahead) {
+      UPVEC_COUNT(scratch.counters.traffic.read_list(graph.base.words(slot), graph.base.cap()));
       take_ahead(scratch);
     } else {
       open_list(points, level, slot, scratch);

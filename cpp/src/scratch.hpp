@@ -130,6 +130,10 @@ class CandidatePool {
     return before;
   }
   static constexpr std::size_t kNotKept = SIZE_MAX;
+  // Whether insert() would keep it.
+  [[nodiscard]] bool would_keep(Neighbor candidate) const noexcept {
+    return size_ < capacity_ || entry_of(candidate) < entries_[size_ - 1];
+  }
 
   // The nearest candidate to be expanded yet, now marked; kNoSlot when none is left.
   Slot pop() noexcept {

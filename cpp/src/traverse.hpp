@@ -151,9 +151,11 @@ Neighbor descend(const Points& points, Point query, Slot start, unsigned bottom,
 // 384 texts).
 inline constexpr std::size_t kSoon = 4;
 
-inline void fetch_list(const LinkTable& table, Slot slot, [[maybe_unused]] Counters& counters) {
+inline void fetch_list(const LinkTable& table, Slot slot) {
   simd::prefetch_lines(table.words(slot), table.cap() * sizeof(LinkWord));
-  UPVEC_COUNT(counters.traffic.links.sent_for(table.words(slot), table.cap() * sizeof(LinkWord)));
+}
+inline void count_fetch(const LinkTable& table, Slot slot, Traffic& traffic) {
+  traffic.links.sent_for(table.words(slot), table.cap() * sizeof(LinkWord));
 }
 
 // Takes the next candidate of scratch.pool; kNoSlot when there is none left.
@@ -166,9 +168,11 @@ Slot take_next(const Points& points, unsigned level, Scratch& scratch) {
   if (level > 0 || slot == kNoSlot) return slot;
   const Slot next = scratch.pool.peek();
   if (next == kNoSlot) return slot;
-  fetch_list(graph.base, next, scratch.counters);
+  fetch_list(graph.base, next);
+  UPVEC_COUNT(count_fetch(graph.base, next, scratch.counters.traffic));
   if (const Slot second = scratch.pool.peek_second(); second != kNoSlot) {
-    fetch_list(graph.base, second, scratch.counters);
+    fetch_list(graph.base, second);
+    UPVEC_COUNT(count_fetch(graph.base, second, scratch.counters.traffic));
   }
   return slot;
 }
@@ -195,10 +199,10 @@ void absorb(const Points& points, Point query, unsigned level, Scratch& scratch,
   for (std::size_t i = 0; i < scratch.slots.size(); ++i) {
     const Neighbor candidate{scratch.distances[i], scratch.slots[i]};
     accept(candidate);
-    const std::size_t before = scratch.pool.insert(candidate);
-    UPVEC_COUNT(scratch.counters.traffic.pool_inserts += before != CandidatePool::kNotKept);
-    if (before < kSoon && level == 0) {
-      fetch_list(points.graph().base, candidate.slot, scratch.counters);
+    UPVEC_COUNT(scratch.counters.traffic.pool_inserts += scratch.pool.would_keep(candidate));
+    if (scratch.pool.insert(candidate) < kSoon && level == 0) {
+      fetch_list(points.graph().base, candidate.slot);
+      UPVEC_COUNT(count_fetch(points.graph().base, candidate.slot, scratch.counters.traffic));
     }
   }
 }

@@ -65,16 +65,26 @@ def work_table(points: list[Point]) -> str:
     planes = list(points[0].work.lines)
     head = ["a query", "ef", "distances", "reranks", "hops", "neighbours", "kept"]
     rows = [[*head, *(f"{name} lines" for name in planes), "unread: links", "codes"]]
-    for point in points:
+    for label, point in _by_work(points).items():
         work = point.work
         counts = [work.code_distances, work.exact_distances, work.hops, work.neighbours]
         lines = [work.lines[name] for name in planes]
         unread = [work.unread["links"], work.unread["codes"]]
         rows.append(
-            [_label(point), str(point.ef)]
+            [label, str(point.ef)]
             + [f"{count:,.0f}" for count in [*counts, work.pool_inserts, *lines, *unread]]
         )
     return table(rows)
+
+
+def _by_work(points: list[Point]) -> dict[str, Point]:
+    """One of those that do the same work, whichever way they are called."""
+    labelled = {}
+    for point in points:
+        works = [other.work for other in points if other.ef == point.ef]
+        same = all(work == point.work for work in works)
+        labelled[_recall(point) if same else _label(point)] = point
+    return labelled
 
 
 def bound_table(points: list[Point]) -> str:
@@ -94,7 +104,11 @@ def bound_table(points: list[Point]) -> str:
 
 def _label(point: Point) -> str:
     how = "all by one call" if point.how == BY_ONE_CALL else "one a call"
-    return f"recall {point.recall:.3f}, {how}"
+    return f"{_recall(point)}, {how}"
+
+
+def _recall(point: Point) -> str:
+    return f"recall {point.recall:.3f}"
 
 
 def as_json(limit: SetLimit) -> dict[str, Any]:

@@ -121,6 +121,13 @@ def _wordnet_20k(folders: Sequence[Path]) -> Dataset:
     return _hold_out("wordnet-20k", first, second, queries=_HELD_OUT)
 
 
+def _wordnet_20k_768(folders: Sequence[Path]) -> Dataset:
+    # Both embeddings of a record side by side: real vectors as long as larger models make them.
+    files = ("wordnet-20k-v1.f16.npy", "wordnet-20k-v2.f16.npy")
+    rows = _unit(np.hstack([_unit(_read(folders, file)) for file in files]))
+    return _hold_out("wordnet-20k-768", rows, None, queries=_HELD_OUT)
+
+
 def _wordnet_100k(folders: Sequence[Path]) -> Dataset:
     parts = [_unit(_read(folders, f"wordnet-{part}-v1.f16.npy")) for part in ("20k", "80k")]
     return _hold_out("wordnet-100k", np.concatenate(parts), None, queries=_HELD_OUT)
@@ -144,6 +151,7 @@ def _sift(name: str, rows: int) -> Callable[[Sequence[Path]], Dataset]:
 SETS: dict[str, Callable[[Sequence[Path]], Dataset]] = {
     "sample": _sample,
     "wordnet-20k": _wordnet_20k,
+    "wordnet-20k-768": _wordnet_20k_768,
     "wordnet-100k": _wordnet_100k,
     "sift-50k": _sift("sift-50k", 50_000),
     "sift-200k": _sift("sift-200k", 200_000),

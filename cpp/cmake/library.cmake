@@ -11,6 +11,7 @@ target_compile_options(upvec_build INTERFACE
   # clang: loops asked to be vectorised are not when a sanitizer watches them.
   $<$<CXX_COMPILER_ID:Clang,AppleClang>:-Wno-pass-failed>
   $<$<BOOL:${UPVEC_WERROR}>:-Werror>)
+target_compile_definitions(upvec_build INTERFACE $<$<BOOL:${UPVEC_COUNTERS}>:UPVEC_COUNTERS>)
 target_include_directories(upvec_build INTERFACE
   ${PROJECT_SOURCE_DIR}/cpp/include ${PROJECT_SOURCE_DIR}/cpp/src)
 

@@ -144,4 +144,11 @@ class Graph {
   }
 };
 
+// A row of which a search reads all: its number, its header and its vector.
+inline void count_row(const Graph& graph, Slot slot, Row row, Traffic& traffic) {
+  traffic.row_of.read(&graph.row_of[slot], sizeof(Row));
+  traffic.headers.read(&graph.rows.header(row), sizeof(RowHeader));
+  traffic.vectors.read(graph.rows.vector(row), graph.space.row_bytes());
+}
+
 }  // namespace upvec

@@ -233,6 +233,7 @@ Stats Index::stats() const {
   stats.queries = counters.queries;
   stats.distances = counters.distances;
   stats.hops = counters.hops;
+  UPVEC_COUNT(stats.counters = counters.traffic.by_name());
   stats.phases = store_->phases;
   return stats;
 }

@@ -31,6 +31,7 @@ class PointsBase {
 // By what rows hold. Where that is their codes, these are the points to walk by.
 class RowPoints : public PointsBase<RowPoints> {
  public:
+  static constexpr bool kExact = true;  // measures what rows hold
   using PointsBase::PointsBase;
   [[nodiscard]] Point current(Slot slot) const noexcept {
     return graph_.rows.vector(graph_.row_of[slot].load(std::memory_order_acquire));
@@ -50,6 +51,7 @@ class RowPoints : public PointsBase<RowPoints> {
 // By what rows hold, from a query: padded floats, of which nothing is lost.
 class QueryPoints : public PointsBase<QueryPoints> {
  public:
+  static constexpr bool kExact = true;
   using PointsBase::PointsBase;
   [[nodiscard]] Point current(Slot slot) const noexcept {
     return graph_.rows.vector(graph_.row_of[slot].load(std::memory_order_acquire));
@@ -66,6 +68,7 @@ class QueryPoints : public PointsBase<QueryPoints> {
 // By the codes beside the rows.
 class CodePoints : public PointsBase<CodePoints> {
  public:
+  static constexpr bool kExact = false;
   using PointsBase::PointsBase;
   [[nodiscard]] Point current(Slot slot) const noexcept { return graph_.codes.at(slot); }
   [[nodiscard]] Point planned(Slot slot) const noexcept {

@@ -130,6 +130,7 @@ class Searcher {
     Scratch& scratch = *turn.scratch;
     encode(query, scratch);
     begin_pools(ef, scratch);
+    UPVEC_COUNT(scratch.counters.traffic.begin_walk());
     scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
     ++scratch.counters.queries;
     const Slot entry = graph_.entry.load(std::memory_order_acquire);
@@ -307,6 +308,7 @@ class Searcher {
   [[gnu::noinline]] void walk(const Points& points, Point query, Slot entry,
                               Scratch& scratch) const {
     scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
+    UPVEC_COUNT(scratch.counters.traffic.begin_walk());
     Neighbor start{0.0F, kNoSlot};
     if constexpr (!std::is_same_v<Points, QueryPoints>) start = nearest_entry(scratch);
     if (start.slot == kNoSlot) start = descend(points, query, entry, 0, scratch);
@@ -336,6 +338,7 @@ class Searcher {
       const RowHeader& header = graph_.rows.header(row);
       if (row == kNoRow || header.removed != 0 || header.seq > seq_) continue;
       if (filter_ != nullptr && !filter_->contains(pool[i].slot, header.key)) continue;
+      UPVEC_COUNT(count_row(graph_, pool[i].slot, row, scratch.counters.traffic));
       scratch.candidates.push_back(pool[i]);
       scratch.points.push_back(graph_.rows.vector(row));
     }
@@ -358,6 +361,7 @@ class Searcher {
     }
     for (std::size_t i = 0; i < n; ++i) scratch.candidates[i].distance = scratch.distances[i];
     scratch.counters.distances += n;
+    UPVEC_COUNT(scratch.counters.traffic.exact_distances += n);
     std::sort(scratch.candidates.begin(), scratch.candidates.end());
   }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "codes.hpp"
+#include "counters.hpp"
 #include "hits.hpp"
 #include "neighbor.hpp"
 #include "planes.hpp"
@@ -263,13 +264,6 @@ class PaddedVector {
   std::size_t size_ = 0;
 };
 
-// What a call did, for stats().
-struct Counters {
-  std::uint64_t queries = 0;
-  std::uint64_t distances = 0;
-  std::uint64_t hops = 0;
-};
-
 struct Scratch {
   VisitedSet visited;
   CandidatePool pool;
@@ -328,9 +322,7 @@ class ScratchPool {
  private:
   void give_back(std::unique_ptr<Scratch> scratch) noexcept {
     const std::scoped_lock lock(mutex_);
-    total_.queries += scratch->counters.queries;
-    total_.distances += scratch->counters.distances;
-    total_.hops += scratch->counters.hops;
+    total_.add(scratch->counters);
     scratch->counters = {};
     try {
       idle_.push_back(std::move(scratch));

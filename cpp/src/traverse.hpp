@@ -53,6 +53,7 @@ void measure(const Points& points, Point query, Scratch& scratch) {
     points.distances(query, &scratch.points[i], together, &scratch.distances[i]);
   }
   scratch.counters.distances += n;
+  UPVEC_COUNT(scratch.counters.traffic.measured<Points>(scratch.points, bytes));
 }
 
 // Points of more lines than this are not fetched for a list that may not be read next.
@@ -92,6 +93,7 @@ Slot look_ahead(const Points& points, const LinkTable& table, Slot slot, Scratch
   for (std::size_t i = 0; i < n; ++i) {
     scratch.next_points[i] = points.current(scratch.next_slots[i]);
     simd::prefetch_lines(scratch.next_points[i], bytes);
+    UPVEC_COUNT(scratch.counters.traffic.codes.sent_for(scratch.next_points[i], bytes));
   }
   return slot;
 }
@@ -133,6 +135,7 @@ bool open_upper_list(const Points& points, unsigned bottom, Descent& descent, Sc
     if (list == 0) continue;
     scratch.slots.resize(graph.upper.cap());
     scratch.slots.resize(graph.upper.read(list, scratch.slots.data()));
+    UPVEC_COUNT(scratch.counters.traffic.read_list(graph.upper.words(list), graph.upper.cap()));
     std::erase_if(scratch.slots, [&](Slot slot) { return slot >= end; });
     locate(points, scratch);
     return true;
@@ -159,6 +162,7 @@ void descend_once(const Points& points, Point query, Descent& descent, Scratch& 
 // Walks from `start` down to just above `bottom`.
 template <typename Points>
 Neighbor descend(const Points& points, Point query, Slot start, unsigned bottom, Scratch& scratch) {
+  UPVEC_COUNT(scratch.counters.traffic.begin_walk());
   Descent descent = begin_descent(points, query, start);
   while (open_upper_list(points, bottom, descent, scratch)) {
     descend_once(points, query, descent, scratch);
@@ -175,6 +179,9 @@ inline constexpr std::size_t kSoon = 4;
 inline void fetch_list(const LinkTable& table, Slot slot) {
   simd::prefetch_lines(table.words(slot), table.cap() * sizeof(LinkWord));
 }
+inline void count_fetch(const LinkTable& table, Slot slot, Traffic& traffic) {
+  traffic.links.sent_for(table.words(slot), table.cap() * sizeof(LinkWord));
+}
 
 // Takes the next candidate of scratch.pool; kNoSlot when there is none left.
 template <typename Points>
@@ -187,8 +194,10 @@ Slot take_next(const Points& points, unsigned level, Scratch& scratch) {
   const Slot next = scratch.pool.peek();
   if (next == kNoSlot) return slot;
   fetch_list(graph.base, next);
+  UPVEC_COUNT(count_fetch(graph.base, next, scratch.counters.traffic));
   if (const Slot second = scratch.pool.peek_second(); second != kNoSlot) {
     fetch_list(graph.base, second);
+    UPVEC_COUNT(count_fetch(graph.base, second, scratch.counters.traffic));
   }
   return slot;
 }
@@ -200,6 +209,7 @@ void open_list(const Points& points, unsigned level, Slot slot, Scratch& scratch
   const Graph& graph = points.graph();
   const LinkTable& table = graph.table(level);
   const LinkWord* const words = table.words(graph.list_of(slot, level));
+  UPVEC_COUNT(scratch.counters.traffic.read_list(words, table.cap()));
   scratch.slots.resize(table.cap());
   scratch.slots.resize(scratch.visited.insert_list(words, table.cap(), scratch.slots.data()));
   locate(points, scratch);
@@ -214,8 +224,11 @@ void absorb(const Points& points, Point query, unsigned level, Scratch& scratch,
   for (std::size_t i = 0; i < scratch.slots.size(); ++i) {
     const Neighbor candidate{scratch.distances[i], scratch.slots[i]};
     accept(candidate);
-    if (scratch.pool.insert(candidate) < kSoon && level == 0) {
+    const std::size_t before = scratch.pool.insert(candidate);
+    UPVEC_COUNT(scratch.counters.traffic.pool_inserts += before != CandidatePool::kNotKept ? 1 : 0);
+    if (before < kSoon && level == 0) {
       fetch_list(points.graph().base, candidate.slot);
+      UPVEC_COUNT(count_fetch(points.graph().base, candidate.slot, scratch.counters.traffic));
     }
   }
 }
@@ -232,6 +245,7 @@ void beam_search(const Points& points, Point query, unsigned level, Scratch& scr
   for (Slot slot = take_next(points, level, scratch); slot != kNoSlot;
        slot = take_next(points, level, scratch)) {
     if (slot == ahead) {
+      UPVEC_COUNT(scratch.counters.traffic.read_list(graph.base.words(slot), graph.base.cap()));
       take_ahead(scratch);
     } else {
       open_list(points, level, slot, scratch);

@@ -313,6 +313,11 @@ py::dict stats(const Index& index) {
   result["distances"] = stats.distances;
   result["hops"] = stats.hops;
   result["phases"] = phases(stats.phases);
+  if (!stats.counters.empty()) {
+    py::dict counters;
+    for (const auto& [name, count] : stats.counters) counters[name.c_str()] = count;
+    result["counters"] = counters;
+  }
   return result;
 }
 

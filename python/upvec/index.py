@@ -731,7 +731,8 @@ class Index(IndexReader):
         """Sizes in bytes by kind, counters since the start, and the degree histogram.
 
         ``phases`` has the nanoseconds that writing has taken, by what was done: ``plan_ns`` and
-        ``lists_ns`` are shared out to the threads of a call, all else is done by one.
+        ``lists_ns`` are shared out to the threads of a call, all else is done by one. Only a build
+        with ``UPVEC_COUNTERS`` has ``counters``: what searches asked of memory.
         """
         stats = dict(self._core.stats())
         queries = max(1, stats["queries"])

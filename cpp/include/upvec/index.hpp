@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "upvec/error.hpp"
@@ -132,6 +133,8 @@ struct Stats {
   std::uint64_t queries = 0;         // searches, with those made to place rows
   std::uint64_t distances = 0;
   std::uint64_t hops = 0;
+  // What searches asked of memory, by name; empty unless built with UPVEC_COUNTERS.
+  std::vector<std::pair<std::string, std::uint64_t>> counters;
   WritePhases phases;
 };
 

@@ -12,6 +12,15 @@ namespace {
 
 constexpr float kLargestCode = 127.0F;
 
+// By the bits of the magnitudes, which order as they do: integers are what compilers vectorise.
+float largest_magnitude(const float* vector, std::size_t dim) noexcept {
+  std::int32_t largest = 0;
+  for (std::size_t d = 0; d < dim; ++d) {
+    largest = std::max(largest, std::bit_cast<std::int32_t>(vector[d]) & 0x7fffffff);
+  }
+  return std::bit_cast<float>(largest);
+}
+
 }  // namespace
 
 // Its products with -127 .. 127 are exact, and the largest of them gives it again. Of a vector so
@@ -25,8 +34,7 @@ float CodeSpace::repeatable_scale(float largest) const noexcept {
 }
 
 void CodeSpace::encode(const float* vector, std::byte* record) const noexcept {
-  float largest = 0.0F;
-  for (std::size_t d = 0; d < dim_; ++d) largest = std::max(largest, std::fabs(vector[d]));
+  const float largest = largest_magnitude(vector, dim_);
   float scale = largest / kLargestCode;
   // Of a vector so short that this overflows, nothing is left but its length of nearly zero.
   float inverse = kLargestCode / largest;

@@ -69,8 +69,17 @@ void free_chunk(std::byte* chunk, [[maybe_unused]] std::size_t bytes) {
 BytePlane::BytePlane(std::size_t stride_bytes) : stride_bytes_(stride_bytes) {
   // For very long records more than a huge page, so that the directory stays small.
   constexpr std::size_t kMinRecords = 256;
-  const std::size_t records =
+  std::size_t records =
       std::max(kMinRecords, std::bit_ceil((kHugePageBytes + stride_bytes - 1) / stride_bytes));
+#ifdef UPVEC_HAS_MMAP
+  // What is left of a chunk behind its last huge page lies on small ones: not much of it.
+  constexpr std::size_t kSmallShare = 16;
+  constexpr std::size_t kMostBytes = 16 * kHugePageBytes;
+  while (records * stride_bytes % kHugePageBytes * kSmallShare > records * stride_bytes &&
+         2 * records * stride_bytes <= kMostBytes) {
+    records *= 2;
+  }
+#endif
   shift_ = static_cast<unsigned>(std::countr_zero(records));
   mask_ = records - 1;
   // Whole pages, so that a chunk is a mapping of its own.
@@ -92,13 +101,21 @@ void BytePlane::ensure(std::size_t count) {
   const std::size_t chunks_before = chunks_;
   while (capacity() < count) add_chunk();
   count_ = std::max(count_, count);
-  // The first chunk stays on small pages: an index of a few rows should not cost megabytes. Another
-  // gets huge ones once all of it is needed, so that no half-empty chunk costs more than its
-  // records.
-  for (; (full_chunks_ + 1) << shift_ <= count_; ++full_chunks_) {
-    if (full_chunks_ == 0) continue;
-    use_huge_pages(directory_[full_chunks_].load(std::memory_order_relaxed), chunk_bytes_,
-                   full_chunks_ < chunks_before);
+  use_huge_pages_where_full(chunks_before);
+}
+
+// As soon as all of a huge page is asked for and not before, so that none costs more than its
+// records, and an index of a few rows no megabytes.
+void BytePlane::use_huge_pages_where_full(std::size_t chunks_before) {
+  for (; huge_chunk_ < chunks_; ++huge_chunk_, huge_bytes_ = 0) {
+    const std::size_t records = std::min(count_ - (huge_chunk_ << shift_), mask_ + 1);
+    const std::size_t full = records * stride_bytes_ / kHugePageBytes * kHugePageBytes;
+    if (full > huge_bytes_) {
+      std::byte* const chunk = directory_[huge_chunk_].load(std::memory_order_relaxed);
+      use_huge_pages(chunk + huge_bytes_, full - huge_bytes_, huge_chunk_ < chunks_before);
+      huge_bytes_ = full;
+    }
+    if (records <= mask_) return;
   }
 }
 
@@ -110,8 +127,9 @@ void BytePlane::add_chunk() {
 
 std::size_t BytePlane::allocated_bytes() const noexcept {
   constexpr std::size_t kPageBytes = 4096;
-  const std::size_t rest = (count_ - (full_chunks_ << shift_)) * stride_bytes_;
-  return full_chunks_ * chunk_bytes_ + (rest + kPageBytes - 1) / kPageBytes * kPageBytes;
+  const std::size_t full_chunks = count_ >> shift_;
+  const std::size_t rest = (count_ & mask_) * stride_bytes_;
+  return full_chunks * chunk_bytes_ + (rest + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
 
 }  // namespace upvec

@@ -42,6 +42,7 @@ class BytePlane {
 
  private:
   void add_chunk();
+  void use_huge_pages_where_full(std::size_t chunks_before);
 
   std::size_t stride_bytes_;
   unsigned shift_;
@@ -49,8 +50,9 @@ class BytePlane {
   std::size_t chunk_bytes_;
   std::size_t max_chunks_;
   std::size_t chunks_ = 0;
-  std::size_t full_chunks_ = 0;  // all of whose records are asked for
-  std::size_t count_ = 0;        // records asked for
+  std::size_t count_ = 0;       // records asked for
+  std::size_t huge_chunk_ = 0;  // the first that may get huge pages yet, and how much of it has
+  std::size_t huge_bytes_ = 0;
   std::atomic<std::byte*>* directory_;
 };
 

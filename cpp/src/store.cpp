@@ -87,19 +87,27 @@ void Store::choose_entry() {
   graph.entry.store(entry, std::memory_order_release);
 }
 
+// A graph of few rows takes few hops: to measure many entries would cost more than they save.
+std::size_t Store::wanted_entries() const noexcept {
+  constexpr std::size_t kRowsPerEntry = 64;
+  return std::min(graph.entries.capacity(), live / kRowsPerEntry);
+}
+
+bool Store::has_outgrown_entries() const noexcept { return wanted_entries() != most_entries; }
+
 bool Store::is_near_entries(Slot slot) const noexcept {
   return graph.walks_codes && graph.level_of(slot) >= lowest_entry_level;
 }
 
 void Store::choose_entries() {
   if (!graph.walks_codes) return;
-  const std::size_t most = graph.entries.capacity();
+  most_entries = wanted_entries();
   chosen_entries.clear();
   unsigned level = kMaxLevel + 1;
-  while (level > 1 && chosen_entries.size() < most) {
+  while (level > 1 && chosen_entries.size() < most_entries) {
     --level;
     for (const Slot slot : by_level[level]) {
-      if (chosen_entries.size() == most) break;
+      if (chosen_entries.size() == most_entries) break;
       if ((graph.flags[slot] & kLeaving) == 0) chosen_entries.push_back(slot);
     }
   }

@@ -55,16 +55,20 @@ struct Store {
   std::array<std::vector<std::uint32_t>, kMaxLevel + 1> free_blocks;  // of graph.upper
   std::uint32_t upper_end = 1;
   unsigned lowest_entry_level = 1;
+  std::size_t most_entries = 0;  // when they were last chosen
   std::vector<Slot> chosen_entries;
   WritePhases phases;
 
   [[nodiscard]] std::uint64_t hash_of(std::uint64_t stored_key) const noexcept;
+  [[nodiscard]] std::size_t wanted_entries() const noexcept;
   [[nodiscard]] unsigned draw_level(std::uint64_t key_hash) const noexcept;
   // Gives the slot lists for levels 1 .. top, or none for top 0.
   void set_level(Slot slot, unsigned top);
   void choose_entry();
   // Chooses graph.entries anew, none of them a slot that is leaving.
   void choose_entries();
+  // Whether there ought to be more of them, or fewer, for so many keys.
+  [[nodiscard]] bool has_outgrown_entries() const noexcept;
   // Whether what happens to the slot may change them.
   [[nodiscard]] bool is_near_entries(Slot slot) const noexcept;
   // Frees what no reader may ask for any more; see reclaim.cpp.

@@ -226,7 +226,8 @@ class Writer {
     const auto changes_entries = [&](const Item& item) {
       return item.task != Task::kRelink && store_.is_near_entries(item.slot);
     };
-    entries_change_ = std::any_of(items.begin(), items.end(), changes_entries);
+    entries_change_ =
+        store_.has_outgrown_entries() || std::any_of(items.begin(), items.end(), changes_entries);
     // No search should start at a slot that is about to lose its list.
     if (entries_change_ && changes.front().task == Task::kRemove) store_.choose_entries();
     const std::uint64_t shared_ns = team_.run_ns();

@@ -304,10 +304,14 @@ std::size_t points_at_hand(std::size_t point_bytes) {
                                  kMostTogether);
 }
 
-template <typename One, typename Many>
-void print_kernel(const char* name, std::size_t point_bytes, const One& one, const Many& many) {
+// fill(record) makes a record of an ordinary vector: with numbers too small for a normal float,
+// kernels take two or three times as long.
+template <typename Fill, typename One, typename Many>
+void print_kernel(const char* name, std::size_t point_bytes, const Fill& fill, const One& one,
+                  const Many& many) {
   const std::size_t n = points_at_hand(point_bytes);
   const Buffer buffer((n + 1) * point_bytes);
+  for (std::size_t i = 0; i <= n; ++i) fill(buffer.data() + i * point_bytes);
   std::vector<Point> points;
   for (std::size_t i = 1; i <= n; ++i) points.push_back(buffer.data() + i * point_bytes);
   std::array<float, kMostTogether> distances{};
@@ -323,15 +327,26 @@ void print_kernel(const char* name, std::size_t point_bytes, const One& one, con
 }
 
 void print_kernels(const CodeSpace& codes, const Space& space) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  std::vector<float> vector(space.padded_dim());
+  const auto next = [&] {
+    for (float& x : vector) x = normal(random);
+    return vector.data();
+  };
   std::printf("\"kernels\": {\"simd\": \"%s\", ", simd::kernels().name);
   print_kernel(
-      "codes", codes.point_bytes(), [&](Point a, Point b) { return codes.distance(a, b); },
+      "codes", codes.point_bytes(),
+      [&](char* record) { codes.encode(next(), reinterpret_cast<std::byte*>(record)); },
+      [&](Point a, Point b) { return codes.distance(a, b); },
       [&](Point a, const Point* others, std::size_t n, float* out) {
         codes.distances(a, others, n, out);
       });
   std::printf(", ");
   print_kernel(
-      "vectors", space.row_bytes(), [&](Point a, Point b) { return space.distance(a, b); },
+      "vectors", space.row_bytes(),
+      [&](char* record) { std::memcpy(record, next(), space.row_bytes()); },
+      [&](Point a, Point b) { return space.distance(a, b); },
       [&](Point a, const Point* others, std::size_t n, float* out) {
         space.distances(a, others, n, out);
       });

@@ -67,7 +67,7 @@ class RangeSearch {
       } else {
         few = walk(QueryPoints(graph_), query, entry, radius_, scratch);
       }
-      if (!few) return false;
+      if (!few || is_lost(scratch)) return false;
     }
     scratch.slots.clear();
     for (const Neighbor& one : scratch.inside) scratch.slots.push_back(one.slot);
@@ -92,13 +92,21 @@ class RangeSearch {
   static constexpr std::size_t kScanShare = 12;
   static constexpr std::size_t kChangedShare = 16;
 
+  // A walk beside a commit may end where it began: at a slot that has just lost its list, or has
+  // yet to get it.
+  [[nodiscard]] bool is_lost(const Scratch& scratch) const noexcept {
+    const std::size_t live = store_.published_live.load(std::memory_order_relaxed);
+    return seq_ != store_.writing.load(std::memory_order_seq_cst) &&
+           scratch.pool.size() < std::min(ef_ / kFirstShare, live);
+  }
+
   template <typename Points>
   bool walk(const Points& points, Point query, Slot entry, float reach, Scratch& scratch) const {
     const Neighbor start = descend(points, query, entry, 0, scratch);
     // After that: it may have ended at a slot that is newer than this search.
     scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
     scratch.pool.begin(ef_, std::max<std::size_t>(1, ef_ / kFirstShare));
-    if (scratch.visited.insert(start.slot) == 0) return true;
+    scratch.visited.insert(start.slot);
     const auto note = [&](Neighbor candidate) {
       if (candidate.distance <= reach) scratch.inside.push_back(candidate);
     };

@@ -131,7 +131,6 @@ class Searcher {
     encode(query, scratch);
     begin_pools(ef, scratch);
     UPVEC_COUNT(scratch.counters.traffic.begin_walk());
-    scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
     ++scratch.counters.queries;
     const Slot entry = graph_.entry.load(std::memory_order_acquire);
     if (entry == kNoSlot) {
@@ -148,7 +147,7 @@ class Searcher {
     open_next(points, turn);
   }
 
-  // Of graph.entries, for a search that has begun scratch.visited; kNoSlot if none will do.
+  // Of graph.entries; kNoSlot if none will do.
   [[nodiscard]] Neighbor nearest_entry(Scratch& scratch) const {
     const Entries& entries = graph_.entries;
     const std::size_t n = entries.size();
@@ -166,10 +165,9 @@ class Searcher {
       const Neighbor entry{scratch.distances[i], entries.slot(i)};
       if (best.slot == kNoSlot || entry < best) best = entry;
     }
-    // It may be newer than this search, or have been removed since.
-    const bool usable = best.slot < scratch.visited.limit() &&
-                        graph_.base.words(best.slot)[0].load(std::memory_order_acquire) != kNoSlot;
-    return usable ? best : Neighbor{0.0F, kNoSlot};
+    // It may have been removed since.
+    const bool links = graph_.base.words(best.slot)[0].load(std::memory_order_acquire) != kNoSlot;
+    return links ? best : Neighbor{0.0F, kNoSlot};
   }
 
   // The next list of a search: sends for what it names. Without one, for what collect() will
@@ -295,9 +293,10 @@ class Searcher {
     if (filter_ != nullptr && filter_->contains(candidate.slot)) scratch.accepted.insert(candidate);
   }
 
-  // Where the walk over level 0 starts; nothing, if that was not there when the search began.
-  void enter(Neighbor start, Scratch& scratch) const noexcept {
-    if (scratch.visited.insert(start.slot) == 0) return;
+  // Begins the walk over level 0. What is newer than that, a walk does not meet; the start is not.
+  void enter(Neighbor start, Scratch& scratch) const {
+    scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
+    scratch.visited.insert(start.slot);
     scratch.pool.insert(start);
     accept(start, scratch);
   }
@@ -307,7 +306,6 @@ class Searcher {
   template <typename Points>
   [[gnu::noinline]] void walk(const Points& points, Point query, Slot entry,
                               Scratch& scratch) const {
-    scratch.visited.begin(graph_.slot_end.load(std::memory_order_acquire));
     UPVEC_COUNT(scratch.counters.traffic.begin_walk());
     Neighbor start{0.0F, kNoSlot};
     if constexpr (!std::is_same_v<Points, QueryPoints>) start = nearest_entry(scratch);
@@ -385,10 +383,7 @@ class Searcher {
       }
     }
     if (scan_beats_beam()) {
-      scratch.slots.resize(graph_.slot_end.load(std::memory_order_acquire) - 1);
-      std::iota(scratch.slots.begin(), scratch.slots.end(), Slot{1});
-      measure_visible(query, scratch);
-      take_nearest(k, scratch, hits);
+      scan_all(query, k, scratch, hits);
       return;
     }
     // Slots that came into this neighbourhood since then crowd out those that were here.
@@ -398,6 +393,10 @@ class Searcher {
       width *= 2;
       beam(query, width, scratch);
     }
+    if (count_unchanged(scratch) < std::min(k, most_unchanged()) && !found(scratch).is_full()) {
+      scan_all(query, k, scratch, hits);
+      return;
+    }
     // After the beam: so a slot that changed while it ran is in the log, or still as it was.
     scratch.slots.clear();
     store_.changes.since(seq_, scratch.slots);
@@ -406,6 +405,24 @@ class Searcher {
     std::sort(scratch.slots.begin(), scratch.slots.end());
     scratch.slots.erase(std::unique(scratch.slots.begin(), scratch.slots.end()),
                         scratch.slots.end());
+    measure_visible(query, scratch);
+    take_nearest(k, scratch, hits);
+  }
+
+  // A walk beside a commit may end where it began: at a slot that has just lost its list, or has
+  // yet to get it. So a beam that finds less than there may be is not to be trusted.
+  [[nodiscard]] std::size_t most_unchanged() const noexcept {
+    return filter_ != nullptr ? filter_->slots.size()
+                              : store_.published_live.load(std::memory_order_relaxed);
+  }
+
+  void scan_all(const float* query, std::size_t k, Scratch& scratch, std::vector<Hit>& hits) const {
+    if (filter_ != nullptr) {
+      scan_allowed(query, k, scratch, hits);
+      return;
+    }
+    scratch.slots.resize(graph_.slot_end.load(std::memory_order_acquire) - 1);
+    std::iota(scratch.slots.begin(), scratch.slots.end(), Slot{1});
     measure_visible(query, scratch);
     take_nearest(k, scratch, hits);
   }
@@ -443,9 +460,7 @@ class Searcher {
   // Slots that came into this neighbourhood since then crowd out those that were here.
   bool beam_finds_unchanged(const float* query, std::size_t k, std::size_t ef, std::size_t slots,
                             Scratch& scratch) const {
-    const auto enough = [&] {
-      return count_unchanged(scratch) >= std::min(k, found(scratch).size());
-    };
+    const auto enough = [&] { return count_unchanged(scratch) >= std::min(k, most_unchanged()); };
     for (std::size_t width = 2 * ef; !enough() && width <= std::min(kWidest * ef, slots);) {
       beam(query, width, scratch);
       width *= 2;

@@ -35,8 +35,6 @@ class VisitedSet {
     }
     limit_ = slots;
   }
-  // Slots from here on are newer than the search.
-  [[nodiscard]] std::size_t limit() const noexcept { return limit_; }
   // 1 the first time that a slot is met, else 0; meant to be added, not branched on. Slots that are
   // newer than the search count as met.
   std::size_t insert(Slot slot) noexcept {

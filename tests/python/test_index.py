@@ -703,3 +703,37 @@ def test_check_reports_how_many_links_rows_have() -> None:
     assert report.degrees.mean == report.in_degrees.mean > 4
     assert report.degrees.maximum <= 16
     assert report.in_degrees.zero == 0
+
+
+@pytest.mark.parametrize("codes", ["int8", "none"])
+def test_searches_beside_a_writer_find_as_many_as_there_are(codes: str) -> None:
+    # A walk may start at a slot that is just being removed, or come down to one that is just
+    # being inserted: neither has a list that leads on.
+    n, k = 2000, 10
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((n, 8)).astype(np.float32)
+    ix = upvec.Index(8, codes=codes, M=4, ef_construction=40)
+    ix.upsert(np.arange(n), vectors)
+    done = threading.Event()
+    short: list[int] = []
+
+    def read() -> None:
+        while not done.is_set():
+            found = int(ix.search(vectors[5], k, ef=32).counts[0])
+            if found < k:
+                short.append(found)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            keys = rng.choice(n, 300, replace=False)
+            ix.remove(keys, threads=1)
+            ix.upsert(keys, vectors[keys], threads=1)
+    finally:
+        done.set()
+        for reader in readers:
+            reader.join()
+    assert not short

@@ -1,8 +1,26 @@
 #include "arrays.hpp"
 
+#include <bit>
+
 namespace upvec::python {
 
 namespace py = pybind11;
+
+namespace {
+
+// Most arrays share one dtype; one that was unpickled, say by another process, has a dtype of its
+// own.
+bool is_native_float32(PyObject* descr) {
+  static PyObject* const shared = py::dtype::of<float>().release().ptr();
+  if (descr == shared) return true;
+  const auto dtype = py::reinterpret_borrow<py::dtype>(descr);
+  constexpr char kNative = std::endian::native == std::endian::little ? '<' : '>';
+  const char order = dtype.byteorder();
+  static const int float32 = py::dtype::of<float>().num();
+  return dtype.num() == float32 && (order == '=' || order == kNative);
+}
+
+}  // namespace
 
 bool plain_queries(py::handle queries, MatrixView& view) {
   const auto& numpy = py::detail::npy_api::get();
@@ -11,8 +29,7 @@ bool plain_queries(py::handle queries, MatrixView& view) {
   constexpr int kReadable =
       py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   if ((array->flags & kReadable) != kReadable) return false;
-  static PyObject* const float32 = py::dtype::of<float>().release().ptr();
-  if (array->descr != float32) return false;
+  if (!is_native_float32(array->descr)) return false;
   if (array->nd != 1 && array->nd != 2) return false;
   view.data = reinterpret_cast<const float*>(array->data);
   view.rows = array->nd == 1 ? 1 : static_cast<std::size_t>(array->dimensions[0]);

@@ -737,3 +737,17 @@ def test_searches_beside_a_writer_find_as_many_as_there_are(codes: str) -> None:
         for reader in readers:
             reader.join()
     assert not short
+
+
+def test_queries_from_another_process_take_the_short_way() -> None:
+    ix = upvec.Index(4)
+    ix.upsert(np.arange(9), np.eye(9, 4, dtype=np.float32))
+    query = np.ones(4, dtype=np.float32)
+    sent = pickle.loads(pickle.dumps(query))
+    assert sent.dtype is not query.dtype
+    core: Any = ix._core
+    for plain in (query, sent):
+        assert core.search_plain(plain, 3, None, None, 1, None) is not None
+    for other in (query.astype(">f4"), query.astype(np.float64), [1.0] * 4):
+        assert core.search_plain(other, 3, None, None, 1, None) is None
+        assert ix.search(other, 3).keys.tolist() == ix.search(query, 3).keys.tolist()

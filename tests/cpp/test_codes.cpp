@@ -118,6 +118,28 @@ TEST_CASE("distances by code are those of the vectors, as far as rounding lets t
   }
 }
 
+TEST_CASE("one against many gives the bits of one against one, of however many") {
+  upvec::testing::Random random(6);
+  constexpr std::size_t kDim = 100;
+  for (const Metric metric : {Metric::kL2, Metric::kCosine, Metric::kInnerProduct}) {
+    const CodeSpace space(metric, kDim);
+    std::vector<Record> records;
+    std::vector<upvec::Point> points;
+    for (std::size_t i = 0; i < upvec::kMostTogether; ++i) {
+      const float scale = i % 3 == 0 ? 0.01F : 3.0F;
+      space.encode(random_vector(random, kDim, scale).data(), records.emplace_back(space).data());
+    }
+    for (Record& record : records) points.push_back(record.data());
+    std::vector<float> distances(points.size());
+    for (std::size_t n = 1; n <= points.size(); ++n) {
+      space.distances(points[n - 1], points.data(), n, distances.data());
+      for (std::size_t i = 0; i < n; ++i) {
+        REQUIRE(distances[i] == space.distance(points[n - 1], points[i]));
+      }
+    }
+  }
+}
+
 TEST_CASE("the codes of zero, tiny and huge vectors are what they can be") {
   constexpr std::size_t kDim = 5;
   const CodeSpace space(Metric::kL2, kDim);

@@ -28,10 +28,34 @@ from .errors import (
     UpvecError,
 )
 from .expression import Expression, col
+from .match import any_of
+from .merge import (
+    MergeRule,
+    all_,
+    any_,
+    append,
+    coalesce,
+    concat,
+    custom,
+    ema,
+    fill,
+    keep,
+    max_,
+    mean,
+    merge_map,
+    min_,
+    remove_,
+    replace,
+    sum_,
+    union,
+)
+from .plan import Plan
 from .policy import Policy
 from .result import Hits, Outcome, Rows, UpsertResult
 from .schema import Field, Schema, Unique, Vector
 from .snapshot import Snapshot
+from .sync import ALL
+from .transaction import Savepoint, Transaction
 
 if TYPE_CHECKING:
     from .index import Index
@@ -39,6 +63,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ALL",
     "ClosedError",
     "Collection",
     "ConflictError",
@@ -55,21 +80,43 @@ __all__ = [
     "KeyMissingError",
     "LimitError",
     "LockedError",
+    "MergeRule",
     "NotSupportedError",
     "Outcome",
+    "Plan",
     "PoisonedError",
     "Policy",
     "ReadOnlyError",
     "Rows",
+    "Savepoint",
     "Schema",
     "SchemaError",
     "Snapshot",
+    "Transaction",
     "Unique",
     "UpsertResult",
     "UpvecError",
     "Vector",
+    "all_",
+    "any_",
+    "any_of",
+    "append",
+    "coalesce",
     "col",
+    "concat",
+    "custom",
+    "ema",
+    "fill",
+    "keep",
+    "max_",
+    "mean",
+    "merge_map",
+    "min_",
     "open",
+    "remove_",
+    "replace",
+    "sum_",
+    "union",
 ]
 
 

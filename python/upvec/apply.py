@@ -14,10 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ._core import Index
-from .codec import ColumnEffect, Effects, VectorEffect
+from .base import Base
+from .codec import ColumnEffect, Effects, Operation, VectorEffect
 from .columns import Column, ColumnWriter, Selection
 from .errors import CorruptionError, LimitError
+from .operations import Operations
 from .state import State, empty_state, key_tables
+from .ttl import now_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -50,6 +53,11 @@ class Engine:
         By vector field; their keys are row ids.
     free : deque of int
         Row ids to use again, oldest first: so that replay hands out the same ones.
+    remembered : dict
+        The order value of rows that were deleted, by primary key, if the schema has ``order_by``:
+        a row that is older must not bring them back.
+    operations : Operations
+        The results of calls that may be repeated.
     """
 
     def __init__(self, schema: Schema, *, seed: int) -> None:
@@ -57,11 +65,17 @@ class Engine:
         self.tables: dict[str, KeyTable] = key_tables(schema, seed=seed)
         self.indexes: dict[str, Index] = {n: new_index(v) for n, v in schema.vectors.items()}
         self.free: deque[int] = deque()
+        self.remembered: dict[Any, Any] = {}
+        self.operations = Operations()
         self._names = {number: name for name, number in schema.numbers.items()}
 
     def start(self) -> State:
         """Return the state without rows."""
         return empty_state(self.schema, self._snapshots())
+
+    def based_on(self, head: State) -> Base:
+        """Return what the next commit is resolved against."""
+        return Base(self.schema, head, self.tables, self.indexes, self.remembered, now_us())
 
     def restore(
         self,
@@ -92,7 +106,9 @@ class Engine:
             table.change(_none_of(keys), keys, rids[keyed])
         return state
 
-    def upsert_effects(self, head: State, resolution: Resolution, rows: int) -> Effects:
+    def upsert_effects(
+        self, head: State, resolution: Resolution, rows: int, op: Operation | None = None
+    ) -> Effects:
         """Return what a resolved batch of ``rows`` writes; new rows get their ids here.
 
         Raises
@@ -124,7 +140,7 @@ class Engine:
                 kind = self.schema.fields[name].type
                 columns[number] = ColumnEffect(picked, kind, values, null)
         versions = np.full(len(rids), head.seq + 1, dtype=np.int64)
-        return Effects(_NO_RIDS, rids, versions, columns, vectors)
+        return Effects(resolution.leaving, rids, versions, columns, vectors, op)
 
     def delete_effects(self, rids: RowIds) -> Effects:
         """Return what deleting these rows writes."""
@@ -155,8 +171,27 @@ class Engine:
             snapshots=snapshots,
         )
         head.link.next = state.link
+        self._remember(head, effects.deleted, state, step)
+        if effects.op is not None:
+            self.operations.add(effects.op)
         self._settle_free(effects.deleted, step)
         return state
+
+    def _remember(self, head: State, deleted: RowIds, state: State, step: _Step) -> None:
+        """Note when deleted rows were last written, and forget it of those that are back."""
+        if self.schema.order_by is None:
+            return
+        name = self.schema.primary.name
+        if len(deleted):
+            selection = Selection(deleted)
+            keys = head.columns[name].take(selection)[0].tolist()
+            order, null = head.columns[self.schema.order_by].take(selection)
+            for at, key in enumerate(keys):
+                if null is None or not null[at]:
+                    self.remembered[key] = order[at]
+        if self.remembered and len(step.new_rids):
+            for key in state.columns[name].gather(step.new_rids)[0].tolist():
+                self.remembered.pop(key, None)
 
     def _columns(self, head: State, effects: Effects, step: _Step) -> dict[str, Column]:
         columns = dict(head.columns)

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .apply import Engine
+from .draft import Draft
 from .errors import (
     ClosedError,
     ConflictError,
@@ -35,21 +36,28 @@ from .errors import (
     ReadOnlyError,
     SchemaError,
 )
-from .expression import Predicate
+from .expression import Expression
 from .files import Files
-from .ingest import ingest
-from .policy import Policy, Rules, rules_of
-from .read import StateSource, read_rows, select
+from .ingest import Batch, ingest
+from .match import AnyOf
+from .operations import checked_op_id, operation
+from .plan import Plan
+from .policy import Policy
+from .read import read_rows
 from .reader import Reader, Where
-from .resolve import check_duplicates, resolve, result_of
+from .resolve import Call, call_of, is_skipped, resolve, resolve_delete, result_of
 from .result import Outcome, Rows, UpsertResult
 from .schema import Schema
 from .snapshot import Snapshot
 from .storage import Storage, open_for_reading
+from .sync import ALL, Sync, checked_share
+from .transaction import Transaction
+from .ttl import is_expired, now_us
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from .base import Base
     from .codec import Effects
     from .log import Durability
     from .state import State
@@ -206,18 +214,18 @@ class Collection(Reader):
         self,
         rows: Any,
         *,
-        on: str | None = None,
+        on: str | AnyOf | None = None,
         policy: str | Policy = "merge",
-        where: Any = None,
+        where: Expression | str | None = None,
         if_version: Mapping[Any, int] | None = None,
-        op_id: Any = None,
+        op_id: tuple[str, int] | None = None,
         duplicates: str = "error",
         on_invalid: str = "abort",
         dry_run: bool = False,
         returning: str | Iterable[str] | None = None,
         progress: bool = False,
         batch_rows: int | None = None,
-    ) -> UpsertResult:
+    ) -> Any:
         """Store rows: update those whose key is stored, insert the others; all in one commit.
 
         Parameters
@@ -225,26 +233,44 @@ class Collection(Reader):
         rows : list of dict, dict, structured array or DataFrame
             A field that a row does not mention is *absent*, which is not the same as null.
             Vectors are (n, dim). Everything is copied.
-        on : str
-            The key to match on: the primary key (default), or the name of a Unique. A null in
-            a Unique matches nothing.
+        on : str or any_of(...)
+            The key to match on: the primary key (default), the name of a Unique, or
+            :func:`any_of` several. A null in a Unique matches nothing.
         policy : str or Policy
             ``"merge"``: fields present are written, absent ones kept. ``"replace"``: absent ones
             get their default, or null. ``"keep"``: stored rows are left alone. ``"fill"``: only
             what is null is written. New rows are stored whole under each of them.
+        where : Expression or str
+            Of stored rows, those that do not fulfil it are ``skipped``; ``new.f`` is the
+            incoming row's field (null where it does not mention it), and ``old.f`` or ``f``
+            the stored one: ``"new.logins > old.logins"``.
         duplicates : str
-            Of rows that have the same key: ``"error"``, or take the ``"first"`` or ``"last"``.
+            Of rows that mean the same row: ``"error"``; take the ``"first"`` or ``"last"``; or
+            ``"fold"``: apply one after another, by ``order_by`` and then in input order, each
+            with an outcome of its own.
         if_version : mapping of key to int
             The version that a stored row must have; 0: there must be none. Else the row is a
             conflict. Keys are those of ``on``; each must be in the batch.
+        op_id : (str, int)
+            A name for this call: who writes, and a number that it uses once. A call that is
+            repeated under the same name, as its answer was lost, gets the answer of the first
+            time and changes nothing; the rows are not looked at (so ``returning`` gives nothing).
+            Of every writer the newest 1,024 numbers are remembered, also when the collection is
+            opened again.
         returning : "old", "new" or both
             Rows of the result to give: as stored before, and after.
-        where, op_id, on_invalid, dry_run, progress, batch_rows
+        dry_run : bool
+            Resolve the rows, write nothing, and return a :class:`Plan`, which can be looked at
+            and committed.
+        on_invalid : str
+            ``"abort"``: a bad row raises. ``"skip"``: bad rows are ``rejected`` as ``"invalid"``,
+            each with its reason, and the others stored.
+        progress, batch_rows
             Not supported yet.
 
         Returns
         -------
-        UpsertResult
+        UpsertResult or Plan
             One outcome per row, in input order. Where nothing changes, nothing is written.
 
         Raises
@@ -261,11 +287,15 @@ class Collection(Reader):
         PoisonedError
             Whether the rows are stored is unknown; see the error. All others changed nothing.
         """
-        _refuse(where=where, op_id=op_id)
-        _refuse(dry_run=dry_run or None, progress=progress or None, batch_rows=batch_rows)
-        _refuse(on_invalid=None if on_invalid == "abort" else on_invalid)
-        rules = rules_of(self._schema, policy)
-        return self._upsert(rows, on, rules, duplicates, if_version, _sides(returning))
+        named = checked_op_id(op_id)
+        _refuse(progress=progress or None, batch_rows=batch_rows)
+        self._check_writable()
+        sides = _sides(returning)
+        call = call_of(self._schema, on, policy, duplicates, where, if_version)
+        batch = ingest(self._schema, rows, skip=is_skipped(on_invalid))
+        if dry_run:
+            return Plan(self, batch, call)
+        return self._upsert(batch, call, sides, named)
 
     def insert(self, rows: Any, *, duplicates: str = "error") -> UpsertResult:
         """Store new rows; a row whose primary key is stored is a conflict.
@@ -275,11 +305,12 @@ class Collection(Reader):
         ConflictError
             With the rows that exist; nothing was written. Else as :meth:`upsert`.
         """
-        rules = rules_of(self._schema, Policy("insert_only"), strict=True)
-        return self._upsert(rows, None, rules, duplicates)
+        self._check_writable()
+        policy = Policy("insert_only")
+        return self._upsert(rows, call_of(self._schema, None, policy, duplicates, strict=True))
 
     def update(
-        self, rows: Any, *, on: str | None = None, duplicates: str = "error"
+        self, rows: Any, *, on: str | AnyOf | None = None, duplicates: str = "error"
     ) -> UpsertResult:
         """Change stored rows; a row whose key is not stored is a conflict.
 
@@ -288,8 +319,9 @@ class Collection(Reader):
         ConflictError
             With the rows that are missing; nothing was written. Else as :meth:`upsert`.
         """
-        rules = rules_of(self._schema, Policy("update_only"), strict=True)
-        return self._upsert(rows, on, rules, duplicates)
+        self._check_writable()
+        policy = Policy("update_only")
+        return self._upsert(rows, call_of(self._schema, on, policy, duplicates, strict=True))
 
     def delete(self, keys: Any = None, *, where: Where = None) -> UpsertResult:
         """Remove rows by primary key, by condition, or by both.
@@ -321,10 +353,12 @@ class Collection(Reader):
             self._check_writable()
             head = self._head
             if columns is None:
-                rids = select(head, self._engine.indexes, predicate)
+                rids = self._select(head, predicate)
             else:
-                rids = table.find(columns) if len(columns[0]) else np.empty(0, dtype=np.int64)
-            status, reasons = self._resolve_delete(head, rids, predicate)
+                rids = np.empty(0, dtype=np.int64)
+                if len(columns[0]):
+                    rids = self._base().find(table, columns)
+            status, reasons = resolve_delete(head, self._engine.indexes, rids, predicate)
             gone = rids[status == Outcome.DELETED]
             key = head.columns[table.name].gather(rids)[0] if columns is None else columns[0]
             version = _versions(head, rids)
@@ -333,6 +367,135 @@ class Collection(Reader):
                 state = self._commit(head, self._engine.delete_effects(gone))
         self._acknowledge(state)
         return UpsertResult(status, key=key, version=version, reason=reasons, seq=state.seq)
+
+    def sync(
+        self,
+        rows: Any,
+        *,
+        scope: Expression | str | object,
+        max_delete: float = 0.2,
+        on: str | AnyOf | None = None,
+        policy: str | Policy = "merge",
+        duplicates: str = "error",
+    ) -> UpsertResult:
+        """Make the rows of a scope those of a source: upsert them, and delete the others.
+
+        All in one commit, so nobody sees a part of it.
+
+        Parameters
+        ----------
+        rows : list of dict, dict, structured array or DataFrame
+            The whole source, as for :meth:`upsert`. An empty one is refused.
+        scope : Expression, str or upvec.ALL
+            The stored rows that the source speaks of, such as ``"tenant = 'crm'"``: those of them
+            that nothing in the source matches are deleted.
+        max_delete : float
+            The largest share of the rows in the scope that may be deleted; more is refused, as
+            the sign of a broken source.
+        on, policy, duplicates
+            As for :meth:`upsert`.
+
+        Returns
+        -------
+        UpsertResult
+            One outcome per row of the source; ``.deleted`` has the primary keys of the others.
+
+        Raises
+        ------
+        ValueError
+            The source is empty, or too much would be deleted. Else as :meth:`upsert`.
+        """
+        self._check_writable()
+        predicate = None if scope is ALL else self._predicate(scope)  # type: ignore[arg-type]
+        if scope is not ALL and predicate is None:
+            raise ValueError("sync: got scope=None; wanted a condition, or upvec.ALL")
+        sync = Sync(predicate, checked_share(max_delete), self._engine.indexes)
+        call = call_of(self._schema, on, policy, duplicates, sync=sync)
+        batch = ingest(self._schema, rows)
+        if not batch.rows:
+            raise ValueError("sync: the source has no rows; delete(where=...) would delete them")
+        return self._upsert(batch, call)
+
+    def transaction(self) -> Transaction:
+        """Begin several writes that become one commit, in ``with``.
+
+        Returns
+        -------
+        Transaction
+            With the reading methods of the collection, which see its own writes, and ``upsert``,
+            ``insert``, ``update``, ``delete``, ``savepoint`` and ``rollback``. Leaving the block
+            commits; leaving it by an exception changes nothing. Other writers go on meanwhile;
+            if one of them changes a row that this one has matched, or stores a key that this
+            one has found absent, committing raises :class:`ConflictError`.
+
+        Examples
+        --------
+        >>> import upvec
+        >>> schema = upvec.Schema(
+        ...     upvec.Field("id", "int64", primary=True), upvec.Field("n", "int64", default=0)
+        ... )
+        >>> col = upvec.open(":memory:", schema)
+        >>> with col.transaction() as tx:
+        ...     _ = tx.upsert([{"id": 1}, {"id": 2}])
+        ...     _ = tx.delete([1])
+        ...     len(tx), len(col)
+        (1, 0)
+        >>> len(col), col.seq
+        (1, 1)
+        """
+        self._check_writable()
+        return Transaction(self)
+
+    def _begin_draft(self) -> Draft:
+        """Return a draft that goes on from what readers see."""
+        self._check_writable()
+        return Draft(self._engine, self._reading())
+
+    def _commit_draft(self, draft: Draft, final: State) -> State:
+        """Make one commit of a draft, if what it relied on still holds."""
+        with self._writing:
+            self._check_writable()
+            head = self._head
+            try:
+                state = self._commit_checked(draft, head, final)
+            except ConflictError:
+                self._acknowledge(head)
+                raise
+        self._acknowledge(state)
+        return state
+
+    def _commit_checked(self, draft: Draft, head: State, final: State) -> State:
+        draft.claims()
+        changed = draft.check(head)
+        if changed:
+            name = self._schema.primary.name
+            rids = np.array(sorted(changed), dtype=np.int64)
+            keys = draft.base.columns[name].gather(rids)[0].tolist()
+            shown = ", ".join(map(repr, keys[:5]))
+            message = f"{len(keys)} rows were changed by others meanwhile, such as {shown}"
+            raise ConflictError(f"{message}; nothing was written")
+        effects = draft.effects(head, final)
+        return head if effects is None else self._commit(head, effects)
+
+    def reap(self) -> int:
+        """Delete the rows that are expired, in one commit; return how many.
+
+        No read shows them either way: this frees what they hold.
+
+        Raises
+        ------
+        ReadOnlyError, ClosedError, ForkedError, PoisonedError
+        """
+        self._check_writable()
+        with self._writing:
+            self._check_writable()
+            state = self._head
+            rids = state.live_rids()
+            gone = rids[is_expired(self._schema, state, rids, now_us())]
+            if len(gone):
+                state = self._commit(state, self._engine.delete_effects(gone))
+        self._acknowledge(state)
+        return len(gone)
 
     def checkpoint(self) -> None:
         """Write the present state to the directory, so that opening need not replay the log.
@@ -357,74 +520,52 @@ class Collection(Reader):
     def _upsert(
         self,
         rows: Any,
-        on: str | None,
-        rules: Rules,
-        duplicates: str,
-        if_version: Mapping[Any, int] | None = None,
+        call: Call,
         returning: frozenset[str] = frozenset(),
+        op_id: tuple[str, int] | None = None,
     ) -> UpsertResult:
-        self._check_writable()
-        check_duplicates(duplicates)
-        table = self._table(on)
-        batch = ingest(self._schema, rows)
+        batch = rows if isinstance(rows, Batch) else ingest(self._schema, rows)
         with self._writing:
             self._check_writable()
             head = self._head
+            if op_id is not None:
+                again = self._engine.operations.result(self._schema, op_id)
+                if again is not None:
+                    self._acknowledge(head)
+                    return again
+            base = self._base()
             try:
-                resolution = resolve(
-                    self._schema,
-                    batch,
-                    state=head,
-                    tables=self._engine.tables,
-                    indexes=self._engine.indexes,
-                    rules=rules,
-                    on=table.name,
-                    duplicates=duplicates,
-                    if_version=if_version,
-                )
+                resolution = resolve(base, batch, call)
             except ConflictError:
                 # What it conflicts with may not be on the disk yet.
                 self._acknowledge(head)
                 raise
+            writes = resolution.writes_anything or (call.sync is not None and base.leaving)
+            seq = head.seq + 1 if writes else head.seq
+            result = result_of(base, batch, resolution, seq=seq)
             state, after = head, resolution.rids
-            if len(resolution.inserts) or len(resolution.updates):
-                effects = self._engine.upsert_effects(head, resolution, batch.rows)
+            if writes or op_id is not None:
+                op = None if op_id is None else operation(self._schema, op_id, result)
+                effects = self._engine.upsert_effects(head, resolution, batch.rows, op)
                 state = self._commit(head, effects)
-                if len(resolution.inserts):
-                    after = after.copy()
-                    after[resolution.status <= Outcome.UPDATED] = effects.rids
+                after = resolution.rids_after(effects.rids)
         # Also where nothing was written: the answer may rest on a commit that is not yet synced.
         self._acknowledge(state)
-        result = result_of(self._schema, batch, head, resolution, seq=state.seq)
+        if call.sync is not None:
+            name = self._schema.primary.name
+            result.deleted = head.columns[name].gather(resolution.leaving)[0]
         if "old" in returning:
             result.old = self._rows_of(head, resolution.rids)
         if "new" in returning:
             result.new = self._rows_of(state, after)
         return result
 
+    def _base(self) -> Base:
+        """Return what a write is resolved against; the writer's lock is held."""
+        return self._engine.based_on(self._head)
+
     def _rows_of(self, state: State, rids: RowIds) -> Rows:
         return read_rows(self._schema, state, self._engine.indexes, rids, self._schema.names)
-
-    def _resolve_delete(
-        self, head: State, rids: RowIds, where: Predicate | None
-    ) -> tuple[npt.NDArray[np.uint8], dict[int, tuple[str, str]]]:
-        status = np.full(len(rids), Outcome.DELETED, dtype=np.uint8)
-        reasons: dict[int, tuple[str, str]] = {}
-        left_out: list[tuple[RowIds, str, str]] = [
-            (np.flatnonzero(rids < 0), "missing", "no row with this key is stored")
-        ]
-        first = np.unique(rids, return_index=True)[1]
-        again = np.ones(len(rids), dtype=np.bool_)
-        again[first] = False
-        left_out.append((np.flatnonzero(again & (rids >= 0)), "duplicate", "the key came before"))
-        if where is not None:
-            at = np.flatnonzero(rids >= 0)
-            fulfils = where.matches(StateSource(head, self._engine.indexes, rids[at]))
-            left_out.append((at[~fulfils], "where", f"not {where.expression}"))
-        for rows, word, sentence in left_out:
-            status[rows] = Outcome.SKIPPED
-            reasons.update(dict.fromkeys(rows.tolist(), (word, sentence)))
-        return status, reasons
 
     def _commit(self, head: State, effects: Effects) -> State:
         """Log effects and apply them; the writer's lock is held. Not yet synced or published."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CHUNK_ROWS", "Column", "ColumnWriter", "Selection"]
+__all__ = ["CHUNK_ROWS", "Column", "ColumnWriter", "Selection", "objects"]
 
 AnyArray = npt.NDArray[Any]
 BoolArray = npt.NDArray[np.bool_]
@@ -211,6 +211,12 @@ def same_cells(
     left_null = np.zeros(len(same), np.bool_) if left[1] is None else left[1]
     right_null = np.zeros(len(same), np.bool_) if right[1] is None else right[1]
     return (same & ~left_null & ~right_null) | (left_null & right_null)
+
+
+def objects(values: Sequence[Any]) -> AnyArray:
+    """Return a column of objects (n,), of which none is taken apart."""
+    # Not by assignment: numpy would take lists of equal length for rows of a table.
+    return np.fromiter(values, dtype=object, count=len(values))
 
 
 def tuples_of(columns: Sequence[AnyArray]) -> list[Any]:

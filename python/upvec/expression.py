@@ -39,6 +39,9 @@ class Source(Protocol):
         """Return the values and the null mask of a field."""
 
 
+# What the two rows that meet in an upsert are called in its condition.
+SIDES = ("old", "new")
+
 Evaluate = Callable[[Source], Truth]
 Types = Mapping[str, str]
 
@@ -557,8 +560,8 @@ class _Reader:
                 return self._comparison(node)
             case ast.Call():
                 return self._call(node)
-            case ast.Name(name):
-                return FieldRef(name)
+            case ast.Name() | ast.Attribute() if (field := _named(node)) is not None:
+                return field
         raise self._error(node, "a condition")
 
     def _join(self, word: str, nodes: list[ast.expr]) -> Expression:
@@ -589,14 +592,14 @@ class _Reader:
                 inside = self._membership(left, right)
                 return inside if isinstance(symbol, ast.In) else ~inside
         word = _AST_OPERATORS[type(symbol)]
-        if isinstance(left, ast.Name):
-            other = FieldRef(right.id) if isinstance(right, ast.Name) else self._value(right)
-            return _Compare(word, FieldRef(left.id), other)
+        field, other = _named(left), _named(right)
+        if field is not None:
+            return _Compare(word, field, self._value(right) if other is None else other)
         return _Compare(_MIRRORED[word], self._field(right), self._value(left))
 
     def _membership(self, left: ast.expr, right: ast.expr) -> Expression:
-        if isinstance(right, ast.Name):
-            return FieldRef(right.id).contains(self._value(left))
+        if (field := _named(right)) is not None:
+            return field.contains(self._value(left))
         if isinstance(right, (ast.List, ast.Tuple, ast.Set)):
             return self._field(left).isin([self._value(item) for item in right.elts])
         # SQL's IN ('Oslo') reaches us as the bare string: a list of one.
@@ -618,9 +621,10 @@ class _Reader:
         return condition
 
     def _field(self, node: ast.expr) -> FieldRef:
-        if not isinstance(node, ast.Name):
+        field = _named(node)
+        if field is None:
             raise self._error(node, "a field")
-        return FieldRef(node.id)
+        return field
 
     def _value(self, node: ast.expr) -> Any:
         match node:
@@ -636,6 +640,16 @@ class _Reader:
     def _error(self, node: ast.AST, wanted: str) -> ExpressionError:
         message = f"in {self.text!r}: got {ast.unparse(node)!r}, wanted {wanted}"
         return ExpressionError(message, expression=self.text)
+
+
+def _named(node: ast.expr) -> FieldRef | None:
+    """Return the field that a node names: of a row, or of one of both sides of an upsert."""
+    match node:
+        case ast.Name(name):
+            return FieldRef(name)
+        case ast.Attribute(ast.Name(side), name) if side in SIDES:
+            return FieldRef(f"{side}.{name}")
+    return None
 
 
 _METHODS = {"isin": 1, "is_null": 0, "contains": 1, "startswith": 1, "between": 2}

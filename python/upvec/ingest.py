@@ -25,10 +25,20 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from .columns import objects
 from .errors import DimensionError, InvalidRowError, SchemaError
+from .json_text import encode_json
 from .schema import DTYPES, OBJECT, Field, Schema, Vector
 
-__all__ = ["Batch", "Cells", "field_column", "infer_fields", "ingest", "vector_column"]
+__all__ = [
+    "Batch",
+    "Cells",
+    "checked_vectors",
+    "field_column",
+    "infer_fields",
+    "ingest",
+    "vector_column",
+]
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -66,10 +76,14 @@ class Cells:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Rows as columns; ``cells`` has the fields that at least one row mentions."""
+    """Rows as columns; ``cells`` has the fields that at least one row mentions.
+
+    ``invalid`` says of bad rows, whose cells are unspecified, what is wrong with them.
+    """
 
     rows: int
     cells: dict[str, Cells]
+    invalid: Mapping[int, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,27 @@ class _Table:
 
     rows: int
     columns: dict[str, Any]
+
+    def take(self, keep: BoolArray) -> _Table:
+        """Return the rows where ``keep`` (rows,) is True."""
+        at = np.flatnonzero(keep)
+        columns = {name: _taken(raw, keep, at) for name, raw in self.columns.items()}
+        said = {
+            name: raw
+            for name, raw in columns.items()
+            if not isinstance(raw, _Sparse) or raw.present.any()
+        }
+        return _Table(len(at), said)
+
+
+def _taken(raw: Any, keep: BoolArray, at: npt.NDArray[np.int64]) -> Any:
+    if isinstance(raw, _Sparse):
+        said = keep[raw.present]
+        values = [value for value, stays in zip(raw.values, said, strict=True) if stays]
+        return _Sparse(values, raw.present[keep])
+    if isinstance(raw, np.ndarray):
+        return raw[keep]
+    return raw.iloc[at] if _is_pandas(raw) else [raw[position] for position in at.tolist()]
 
 
 class _Wrong(Exception):  # noqa: N818  (never leaves this module)
@@ -90,7 +125,7 @@ class _Wrong(Exception):  # noqa: N818  (never leaves this module)
         self.wanted = wanted
 
 
-def ingest(schema: Schema, rows: Any) -> Batch:
+def ingest(schema: Schema, rows: Any, *, skip: bool = False) -> Batch:
     """Read and validate a whole batch.
 
     Parameters
@@ -98,6 +133,8 @@ def ingest(schema: Schema, rows: Any) -> Batch:
     schema : Schema
     rows : list of dict, dict, structured array or DataFrame
         Values are copied.
+    skip : bool
+        Name bad rows in the batch, instead of raising. What is no rows at all raises anyway.
 
     Raises
     ------
@@ -115,6 +152,15 @@ def ingest(schema: Schema, rows: Any) -> Batch:
     (array([ True, False]), array([ True, False]))
     """
     table = _table(schema, rows)
+    if not skip:
+        return _validated(schema, table)
+    try:
+        return _validated(schema, table)
+    except (InvalidRowError, DimensionError) as error:
+        return _skipping(schema, table, error)
+
+
+def _validated(schema: Schema, table: _Table) -> Batch:
     unknown = [name for name in table.columns if name not in schema.types]
     if unknown and schema.extra == "reject":
         raise _unknown_field(schema, table, unknown[0])
@@ -126,6 +172,49 @@ def ingest(schema: Schema, rows: Any) -> Batch:
             if cell is not None:
                 cells[name] = cell
     return Batch(table.rows, cells)
+
+
+def _skipping(schema: Schema, table: _Table, error: InvalidRowError | DimensionError) -> Batch:
+    """Validate the rows that are good; each round finds the bad ones of one field."""
+    bad: dict[int, str] = {}
+    left = np.arange(table.rows)
+    while True:
+        if not len(error.rows):
+            raise error
+        wrong = list(error.rows)
+        bad.update(dict.fromkeys(left[wrong].tolist(), str(error)))
+        keep = np.ones(len(left), dtype=np.bool_)
+        keep[wrong] = False
+        left, table = left[keep], table.take(keep)
+        try:
+            good = _validated(schema, table)
+        except (InvalidRowError, DimensionError) as another:
+            error = another
+        else:
+            break
+    rows = len(left) + len(bad)
+    cells = {name: _spread(cell, left, rows) for name, cell in good.cells.items()}
+    return Batch(rows, cells, {row: _of_one_row(row, bad[row]) for row in sorted(bad)})
+
+
+def _of_one_row(row: int, message: str) -> str:
+    """Return what is wrong with the first of some rows as what is wrong with this one."""
+    _, _, rest = message.partition(", field ")
+    return f"row {row}, field {rest}" if rest else f"row {row}: {message.partition(': ')[2]}"
+
+
+def _spread(cell: Cells, rows: npt.NDArray[np.int64], count: int) -> Cells:
+    """Put the cells of some rows in the places of these; the other places hold nothing of use."""
+    values = np.zeros((count, *cell.values.shape[1:]), dtype=cell.values.dtype)
+    values[rows] = cell.values
+    null = present = None
+    if cell.null is not None:
+        null = np.zeros(count, dtype=np.bool_)
+        null[rows] = cell.null
+    if cell.present is not None:
+        present = np.zeros(count, dtype=np.bool_)
+        present[rows] = cell.present
+    return Cells(values, null, present)
 
 
 def _cells(item: Field | Vector, raw: Any) -> Cells | None:
@@ -411,7 +500,7 @@ def _texts(raw: list[Any], types: set[type]) -> AnyArray:
     except UnicodeEncodeError:
         at = [position for position, value in enumerate(raw) if not _is_utf8(value)]
         raise _Wrong(at, raw[at[0]], "string (UTF-8 has no lone surrogates)") from None
-    return _objects(raw)
+    return objects(raw)
 
 
 def _is_utf8(text: str) -> bool:
@@ -426,7 +515,7 @@ def _byte_strings(raw: list[Any], types: set[type]) -> AnyArray:
     if types != {bytes}:
         _require(raw, types, lambda t: issubclass(t, (bytes, bytearray, memoryview)), "bytes")
         raw = [bytes(value) for value in raw]
-    return _objects(raw)
+    return objects(raw)
 
 
 def _timestamps(raw: list[Any], types: set[type]) -> AnyArray:
@@ -461,15 +550,10 @@ def _within_range(value: Any, at: int) -> Any:
     return value
 
 
-_encode_json = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
-).encode
-
-
 def _json_texts(raw: list[Any], types: set[type]) -> AnyArray:  # noqa: ARG001
     texts: list[str] = []
     try:
-        texts.extend(map(_encode_json, raw))
+        texts.extend(map(encode_json, raw))
     except (TypeError, ValueError, RecursionError) as error:
         at = len(texts)
         raise _Wrong([at], raw[at], f"json ({error})") from None
@@ -501,12 +585,7 @@ def _from_lists(kind: str, raw: list[Any], types: set[type]) -> AnyArray:
     except _Wrong as wrong:
         at = np.searchsorted(ends, list(wrong.positions), side="right") - 1
         raise _Wrong(sorted(set(at.tolist())), wrong.got, kind) from None
-    return _objects([values[a:b] for a, b in pairwise(ends)])
-
-
-def _objects(values: list[Any]) -> AnyArray:
-    # Not by assignment: numpy would take lists of equal length for rows of a table.
-    return np.fromiter(values, dtype=object, count=len(values))
+    return objects([values[a:b] for a, b in pairwise(ends)])
 
 
 def _series(series: Any, kind: str) -> Any:
@@ -568,14 +647,26 @@ def vector_column(vector: Vector, raw: Any) -> tuple[npt.NDArray[np.float32], Bo
         else:
             null = None
     rows = np.arange(len(raw)) if null is None else np.flatnonzero(~null)
-    values = _finite(vector, _matrix(vector, raw, rows), rows)
-    if vector.metric == "cosine":
-        values = _unit_length(vector, values, rows)
+    values = checked_vectors(vector, _matrix(vector, raw, rows), rows)
     if null is None:
         return values, None
     spread = np.zeros((len(null), vector.dim), dtype=np.float32)
     spread[~null] = values
     return spread, null
+
+
+def checked_vectors(
+    vector: Vector, values: AnyArray, rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Return vectors (n, dim) as they are stored; ``rows`` says where they stand in the batch.
+
+    Raises
+    ------
+    InvalidRowError
+        One is not finite, or zero under cosine.
+    """
+    checked = _finite(vector, values, rows)
+    return _unit_length(vector, checked, rows) if vector.metric == "cosine" else checked
 
 
 def _unmasked(vector: Vector, raw: Any) -> Any:

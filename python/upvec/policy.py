@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from .columns import Selection, same_cells
-from .errors import InvalidRowError, NotSupportedError
+from . import merge as rules_
+from .clocks import Timing
+from .columns import objects, same_cells
+from .combine import Merging, check_map
+from .errors import InvalidRowError, SchemaError
 from .ingest import Batch, Cells
+from .json_text import encode_json
+from .merge import MergeRule, rule_of
 from .schema import ABSENT, Field, Schema, Vector
 
-if TYPE_CHECKING:
-    from ._core import Index
-    from .state import State
-
-__all__ = ["POLICIES", "FieldWrite", "Policy", "Rules", "field_writes", "rules_of"]
+__all__ = ["POLICIES", "FieldWrite", "Policy", "Rules", "Stored", "field_writes", "rules_of"]
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -41,6 +42,8 @@ class Policy:
         ``"keep"`` it, or set it to its ``"default"`` (null without one).
     only : sequence of str
         The fields of stored rows that may be written; a new row is stored whole.
+    merge : mapping of str to MergeRule or str
+        Rules of this call, in the place of those of the schema.
     atomic : bool
         True: a row that is rejected or in conflict raises :class:`ConflictError`, and nothing
         is written. False: just such rows are left out, and reported in the result.
@@ -49,8 +52,8 @@ class Policy:
     ------
     ValueError
         An unknown mode, or absent is neither "keep" nor "default".
-    NotSupportedError
-        ``merge=`` was given.
+    SchemaError
+        ``merge`` names no rule.
 
     Examples
     --------
@@ -58,7 +61,7 @@ class Policy:
     Policy(mode='update_only', only=('bio',), atomic=False)
     """
 
-    __slots__ = ("absent", "atomic", "mode", "only")
+    __slots__ = ("absent", "atomic", "merge", "mode", "only")
 
     def __init__(
         self,
@@ -66,7 +69,7 @@ class Policy:
         *,
         absent: str = "keep",
         only: Sequence[str] | None = None,
-        merge: Mapping[str, Any] | None = None,
+        merge: Mapping[str, MergeRule | str] | None = None,
         atomic: bool = True,
     ) -> None:
         if mode not in _MODES:
@@ -75,15 +78,20 @@ class Policy:
             raise ValueError(f"absent={absent!r}; wanted 'keep' or 'default'")
         if isinstance(only, str):
             raise ValueError(f"only={only!r}; wanted a list of fields")  # noqa: TRY004
-        if merge is not None:
-            raise NotSupportedError("Policy(merge=...) is not supported yet", argument="merge")
         self.mode = mode
         self.absent = absent
         self.only = None if only is None else tuple(only)
+        self.merge = {name: rule_of(name, rule) for name, rule in (merge or {}).items()}
         self.atomic = bool(atomic)
 
     def __repr__(self) -> str:
-        usual = {"mode": "upsert", "absent": "keep", "only": None, "atomic": True}
+        usual: dict[str, Any] = {
+            "mode": "upsert",
+            "absent": "keep",
+            "only": None,
+            "merge": {},
+            "atomic": True,
+        }
         given = {name: getattr(self, name) for name in usual}
         parts = [f"{name}={value!r}" for name, value in given.items() if value != usual[name]]
         return f"Policy({', '.join(parts)})"
@@ -93,15 +101,15 @@ class Policy:
 class Rules:
     """A policy, checked against a schema.
 
-    ``strict`` makes a row that the mode leaves out a conflict; ``fill`` writes a field of a
-    stored row only where it is null.
+    ``strict`` makes a row that the mode leaves out a conflict; ``merge`` has the rule of every
+    field.
     """
 
     mode: str
     absent: str
     only: frozenset[str] | None
     atomic: bool
-    fill: bool = False
+    merge: Mapping[str, MergeRule]
     strict: bool = False
 
     def may_write(self, name: str) -> bool:
@@ -116,18 +124,39 @@ def rules_of(schema: Schema, policy: str | Policy, *, strict: bool = False) -> R
     ------
     ValueError
         No such policy, or it names an unknown field.
+    SchemaError
+        A rule that cannot combine the values of its field.
     """
     if isinstance(policy, Policy):
+        for argument, names in (("only", policy.only or ()), ("merge", policy.merge)):
+            for name in names:
+                if name not in schema.types:
+                    raise ValueError(f"{argument}={names!r}: unknown field {name!r}")
         only = None if policy.only is None else frozenset(policy.only)
-        for name in policy.only or ():
-            if name not in schema.types:
-                raise ValueError(f"only={policy.only!r}: unknown field {name!r}")
-        return Rules(policy.mode, policy.absent, only, policy.atomic, strict=strict)
+        merge = {name: schema.rule(name) for name in schema.names}
+        for name, rule in policy.merge.items():
+            rule.check_type(name, schema.types[name])
+            if name == schema.primary.name and rule.name != "replace":
+                raise SchemaError(f"merge={{{name!r}: {rule!r}}}: a primary key never changes")
+            if name in schema.vectors:
+                schema.vectors[name].check_rule(rule)
+        merge |= policy.merge
+        schema.check_weights(merge)
+        return Rules(policy.mode, policy.absent, only, policy.atomic, merge, strict=strict)
     if policy not in POLICIES:
         raise ValueError(f"policy={policy!r}; wanted a Policy or one of {', '.join(POLICIES)}")
     mode = "insert_only" if policy == "keep" else "upsert"
     absent = "default" if policy == "replace" else "keep"
-    return Rules(mode, absent, None, atomic=True, fill=policy == "fill", strict=strict)
+    one = {"replace": rules_.replace(), "fill": rules_.fill()}.get(policy)
+    merge = {name: one or schema.rule(name) for name in schema.names}
+    return Rules(mode, absent, None, atomic=True, merge=merge, strict=strict)
+
+
+class Stored(Protocol):
+    """The stored rows that rows of the batch match."""
+
+    def take(self, name: str, rows: Rows) -> tuple[AnyArray, BoolArray | None]:
+        """Return a field of the stored rows that these rows of the batch match, and its nulls."""
 
 
 @dataclass(eq=False)
@@ -153,36 +182,37 @@ def field_writes(
     rules: Rules,
     batch: Batch,
     *,
-    state: State,
-    indexes: Mapping[str, Index],
+    stored: Stored,
     new: Rows,
     old: Rows,
-    rids: Rows,
-) -> dict[str, FieldWrite]:
+    awaited: frozenset[str] = frozenset(),
+) -> tuple[dict[str, FieldWrite], BoolArray]:
     """Resolve every field of the rows that will be stored.
 
     Parameters
     ----------
-    state : State
-        The newest state: where stored values come from.
+    stored : Stored
+        Where stored values come from.
     new, old : int64 array
         Positions in the batch of the rows to insert, and of those that match a stored row.
-    rids : int64 array (n,)
-        The stored row of each row in ``old``.
+    awaited : set of str
+        Fields that a new row may lack, as they will be given later.
 
     Returns
     -------
-    dict of str to FieldWrite
+    writes : dict of str to FieldWrite
         Only fields that are written in some row.
+    late : bool array (len(old),)
+        Where the stored row, or a group of its fields, is newer.
 
     Raises
     ------
     InvalidRowError
-        A field that has no default and is not nullable is absent where it must not be.
+        A field that has no default and is not nullable is absent where it must not be, or a
+        value that a rule cannot combine.
     """
     writes: dict[str, FieldWrite] = {}
-    old_rids = rids[old]
-    selection = Selection(old_rids)
+    timing = Timing(schema, batch, stored, old)
     for name in schema.names:
         item: Field | Vector = schema.vectors.get(name) or schema.fields[name]
         cells = batch.cells.get(name)
@@ -192,29 +222,137 @@ def field_writes(
             touched = old[:0]
         if not len(new) and not len(touched):
             continue
+        rule = rules.merge[name]
         values, null, absent = _filled(item, cells, batch.rows)
         write = np.zeros(batch.rows, dtype=np.bool_)
         write[new] = True
+        if len(new) and rule.name in _FIRST and cells is not None:
+            values, null = _first_values(item, rule, cells, values, null, new)
         if len(touched):
-            if isinstance(item, Vector):
-                stored, found = indexes[name].get(old_rids, snapshot=state.snapshots[name])
-                was_null: BoolArray | None = ~found
-                same = _same_vectors((stored, ~found), (values[old], null[old]))
-            else:
-                cells_now = state.columns[name].take(selection)
-                same = same_cells(cells_now, (values[old], null[old]))
-                was_null = cells_now[1]
-            changes = ~same
-            if absent is not None and not resets:
-                changes &= ~absent[old]
-            if rules.fill:
-                changes &= False if was_null is None else was_null
+            one = _OneField(item, rule, batch, stored, old, timing)
+            values, null, changes = one.resolve(values, null, absent, resets=resets)
             write[old] = changes
-        if absent is not None and _is_required(item):
+        if absent is not None and _is_required(item) and name not in awaited:
             _refuse_absent(item, np.flatnonzero(absent & write), name)
         if np.count_nonzero(write):
             writes[name] = FieldWrite(values, null, write)
-    return writes
+    return writes, timing.late()
+
+
+@dataclass(eq=False)
+class _OneField:
+    """One field of the rows that match a stored one."""
+
+    item: Field | Vector
+    rule: MergeRule
+    batch: Batch
+    stored: Stored
+    old: Rows
+    timing: Timing
+
+    def resolve(
+        self, values: AnyArray, null: BoolArray, absent: BoolArray | None, *, resets: bool
+    ) -> tuple[AnyArray, BoolArray, BoolArray]:
+        """Return the final values and nulls, and where stored ones change; bool (len(old),)."""
+        name = self.item.name
+        held = self.stored.take(name, self.old)
+        metric = getattr(self.item, "metric", None)
+        order_free = self.rule.is_order_free_for(metric)
+        barred = self.timing.barred(name, order_free=order_free)
+        if self.rule.name != "replace":
+            values, null = self._merged(values, null, absent, held, barred)
+        coming = values[self.old], null[self.old]
+        same = _same_vectors(held, coming) if coming[0].ndim == 2 else same_cells(held, coming)
+        changes = ~same
+        if absent is not None:
+            unsaid = absent[self.old]
+            if not resets:
+                changes &= ~unsaid
+            elif order_free and (late := self.timing.barred(name, order_free=False)) is not None:
+                changes &= ~(unsaid & late)
+        if barred is not None:
+            changes &= ~barred
+        return values, null, changes
+
+    def _merged(
+        self,
+        values: AnyArray,
+        null: BoolArray,
+        absent: BoolArray | None,
+        held: tuple[AnyArray, BoolArray | None],
+        barred: BoolArray | None,
+    ) -> tuple[AnyArray, BoolArray]:
+        """Put what the rule says where a row mentions the field, and is not late for it."""
+        meant = np.ones(len(self.old), dtype=np.bool_) if absent is None else ~absent[self.old]
+        if barred is not None:
+            meant &= ~barred
+        at = meant.nonzero()[0]
+        if not len(at):
+            return values, null
+        rows = self.old[at]
+        held_null = np.zeros(len(self.old), dtype=np.bool_) if held[1] is None else held[1]
+        merging = Merging(
+            self.item,
+            self.rule,
+            (held[0][at], held_null[at]),
+            (values[rows], null[rows]),
+            rows,
+            self._weights(rows),
+        )
+        merged, merged_null = self.rule.combine(merging)
+        values, null = values.copy(), null.copy()
+        values[rows], null[rows] = merged, merged_null
+        return values, null
+
+    def _weights(self, rows: Rows) -> tuple[AnyArray, AnyArray] | None:
+        name = self.rule.weight
+        if name is None:
+            return None
+        had, had_null = self.stored.take(name, rows)
+        had = had.astype(np.float64)
+        if had_null is not None:
+            had[had_null] = 0.0
+        cells = self.batch.cells.get(name)
+        if cells is None:
+            return had, np.full(len(rows), np.nan)
+        come = cells.values[rows].astype(np.float64)
+        if cells.null is not None:
+            come[cells.null[rows]] = np.nan
+        if cells.present is not None:
+            come[~cells.present[rows]] = np.nan
+        return had, come
+
+
+# Rules that do not store the first value as it comes.
+_FIRST = frozenset({"remove_", "merge_map"})
+
+
+def _first_values(
+    item: Field | Vector,
+    rule: MergeRule,
+    cells: Cells,
+    values: AnyArray,
+    null: BoolArray,
+    new: Rows,
+) -> tuple[AnyArray, BoolArray]:
+    """Return values and nulls with those of new rows as the rule begins."""
+    said = new if cells.present is None else new[cells.present[new]]
+    values, null = values.copy(), null.copy()
+    if rule.name == "remove_":
+        start, is_null = _filled(item, None, 1)[:2]
+        if is_null[0] and not item.nullable:
+            start, is_null = objects([[]]), np.zeros(1, dtype=np.bool_)
+        values[said] = objects([None if is_null[0] else start[0]])
+        null[said] = is_null[0]
+        return values, null
+    import json  # noqa: PLC0415  (of the few that come here)
+
+    for row in said[~null[said]].tolist():
+        value = json.loads(values[row])
+        check_map(item.name, rule, value, row)
+        if rule.arguments["ts"] is None:
+            values[row] = encode_json({k: v for k, v in value.items() if v is not None})
+    return values, null
 
 
 def _filled(
@@ -241,12 +379,16 @@ def _filled(
     return values, null, absent
 
 
-def _same_vectors(left: tuple[AnyArray, BoolArray], right: tuple[AnyArray, BoolArray]) -> BoolArray:
+def _same_vectors(
+    left: tuple[AnyArray, BoolArray | None], right: tuple[AnyArray, BoolArray | None]
+) -> BoolArray:
     """Return True where both are null, or both have the same bytes; bool (n,)."""
-    left_bits = left[0].view(np.uint32)
+    left_bits = np.ascontiguousarray(left[0]).view(np.uint32)
     right_bits = np.ascontiguousarray(right[0]).view(np.uint32)
     same: BoolArray = (left_bits == right_bits).all(axis=1)
-    return (same & ~left[1] & ~right[1]) | (left[1] & right[1])
+    left_null = np.zeros(len(same), dtype=np.bool_) if left[1] is None else left[1]
+    right_null = np.zeros(len(same), dtype=np.bool_) if right[1] is None else right[1]
+    return (same & ~left_null & ~right_null) | (left_null & right_null)
 
 
 def _is_required(item: Field | Vector) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .columns import Selection
+from .columns import Selection, objects
 from .result import Rows
 
 if TYPE_CHECKING:
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from .schema import Schema
     from .state import State
 
-__all__ = ["StateSource", "chosen_fields", "public_column", "read_columns", "read_rows", "select"]
+__all__ = [
+    "StateSource",
+    "chosen_fields",
+    "public_column",
+    "read_columns",
+    "read_rows",
+    "select",
+    "with_nulls",
+]
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -44,9 +52,17 @@ class StateSource:
         return self._state.columns[name].take(self._selection)
 
 
-def select(state: State, indexes: Mapping[str, Index], where: Predicate | None) -> RowIds:
-    """Return the ids of the rows that fulfil a condition, in order of id; int64 (m,)."""
-    rids = state.live_rids()
+def select(
+    state: State,
+    indexes: Mapping[str, Index],
+    where: Predicate | None,
+    present: RowIds | None = None,
+) -> RowIds:
+    """Return the ids of the rows that fulfil a condition, in order of id; int64 (m,).
+
+    ``present`` are the rows to choose from; None: all that live.
+    """
+    rids = state.live_rids() if present is None else present
     if where is None:
         return rids
     chosen: RowIds = rids[where.matches(StateSource(state, indexes, rids))]
@@ -97,7 +113,7 @@ def read_rows(
         null[found] = False if inner is None else inner
         spread = np.zeros((len(rids), *values.shape[1:]), dtype=values.dtype)
         spread[found] = values
-        columns[name], nulls[name] = _with_nulls(spread, null), null
+        columns[name], nulls[name] = with_nulls(spread, null), null
     return Rows(columns, nulls, found=found, version=version)
 
 
@@ -116,7 +132,7 @@ def read_columns(
         if name in indexes:
             values, present = indexes[name].get(rids, snapshot=state.snapshots[name])
             null = None if np.count_nonzero(present) == len(present) else ~present
-            columns[name] = values if null is None else _with_nulls(values, null)
+            columns[name] = values if null is None else with_nulls(values, null)
         else:
             values, null = state.columns[name].take(selection)
             columns[name] = public_column(schema.fields[name].type, values, null)
@@ -128,15 +144,15 @@ def public_column(kind: str, values: AnyArray, null: BoolArray | None) -> AnyArr
     """Return a column as users see it; what they get, they may change."""
     if kind == "json":
         listed = [None if text is None else json.loads(text) for text in values.tolist()]
-        return np.fromiter(listed, dtype=object, count=len(listed))
+        return objects(listed)
     if kind.startswith("list<"):
         listed = [None if cell is None else list(cell) for cell in values.tolist()]
-        return np.fromiter(listed, dtype=object, count=len(listed))
-    return values if null is None else _with_nulls(values, null)
+        return objects(listed)
+    return values if null is None else with_nulls(values, null)
 
 
-def _with_nulls(values: AnyArray, null: BoolArray) -> AnyArray:
-    """Return the values with what stands for null in a column of their dtype."""
+def with_nulls(values: AnyArray, null: BoolArray) -> AnyArray:
+    """Return the values (changed) with what stands for null in a column of their dtype."""
     kind = values.dtype.kind
     if kind in "ib":
         values = values.astype(object)

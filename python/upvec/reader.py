@@ -25,6 +25,7 @@ from .ingest import field_column, vector_column
 from .read import chosen_fields, read_columns, read_rows, select
 from .result import Hits, Rows
 from .schema import Field, Schema, Vector
+from .ttl import is_expired, now_us, present_rids
 
 if TYPE_CHECKING:
     from .apply import Engine
@@ -135,9 +136,9 @@ class Reader(ABC):
         predicate = self._predicate(where)
         matrix, single = _query_matrix(vector, queries)
         _check_search(k, radius, ef)
-        allowed = None
+        allowed = present_rids(self._schema, state)
         if predicate is not None:
-            allowed = select(state, self._engine.indexes, predicate)
+            allowed = self._select(state, predicate)
         offsets, rids, distances = self._nearest(
             state, vector, matrix, k, radius=radius, ef=ef or 0, exact=exact, allowed=allowed
         )
@@ -169,7 +170,7 @@ class Reader(ABC):
         predicate = self._predicate(where)
         if batch_rows < 1:
             raise ValueError(f"batch_rows={batch_rows!r}; wanted at least 1")
-        rids = select(state, self._engine.indexes, predicate)
+        rids = self._select(state, predicate)
         return self._batches(state, rids, chosen, batch_rows)
 
     def count(self, where: Where = None) -> int:
@@ -182,11 +183,12 @@ class Reader(ABC):
         """
         state = self._reading()
         if where is None:
-            return state.count
-        return len(select(state, self._engine.indexes, self._predicate(where)))
+            present = present_rids(self._schema, state)
+            return state.count if present is None else len(present)
+        return len(self._select(state, self._predicate(where)))
 
     def __len__(self) -> int:
-        return self._reading().count
+        return self.count()
 
     def __contains__(self, key: object) -> bool:
         state = self._reading()
@@ -206,15 +208,25 @@ class Reader(ABC):
             piece = rids[start : start + batch_rows]
             yield read_rows(self._schema, state, self._engine.indexes, piece, fields)
 
+    def _select(self, state: State, where: Predicate | None) -> RowIds:
+        """Return the ids of the rows that fulfil a condition, in order of id; int64 (m,)."""
+        present = present_rids(self._schema, state)
+        return select(state, self._engine.indexes, where, present)
+
     def _find(self, state: State, table: KeyTable, keys: Any) -> RowIds:
         columns, keyed = self._key_columns(table, keys)
         if not len(keyed):
             return np.empty(0, dtype=np.int64)
         if np.count_nonzero(keyed) == len(keyed):
-            return table.find_at(state, columns)
-        rids = np.full(len(keyed), -1, dtype=np.int64)
-        if keyed.any():
-            rids[keyed] = table.find_at(state, [column[keyed] for column in columns])
+            rids = table.find_at(state, columns)
+        else:
+            rids = np.full(len(keyed), -1, dtype=np.int64)
+            if keyed.any():
+                rids[keyed] = table.find_at(state, [column[keyed] for column in columns])
+        if self._schema.ttl is not None:
+            at = (rids >= 0).nonzero()[0]
+            gone = is_expired(self._schema, state, rids[at], now_us())
+            rids[at[gone]] = -1
         return rids
 
     def _key_columns(

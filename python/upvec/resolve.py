@@ -1,42 +1,92 @@
-"""Match incoming rows with stored ones, and decide which may be written.
+"""Decide what a batch does to the rows that are stored.
 
 :func:`resolve` turns a validated batch into a :class:`Resolution`: one outcome per row and the
 final values of every field that will be written. It reads the newest state and changes nothing,
 so whatever it raises has changed nothing. The writer's lock is held meanwhile.
 
-The steps: match on one key; find rows of the batch that match the same row; leave out what the
-policy's mode leaves out; resolve the fields; check every other key *in the state that the whole
-batch would give*, so that rows may hand unique values to each other.
+The steps: match; find rows of the batch that mean the same row; leave out what the call's
+conditions and the policy's mode leave out; resolve the fields; check every other key *in the state
+that the whole batch would give*. Rows that are folded take turns: in each round, one row of each
+group meets the row as those before have left it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ._core import first_occurrence
-from .columns import Selection, equal_values, tuples_of
+from .base import Base, Folded, Matched, Meeting
+from .clocks import is_before
+from .columns import Selection, equal_values, same_cells
 from .errors import ConflictError, DuplicateKeyError, InvalidRowError
-from .policy import FieldWrite, Rules, field_writes
+from .expression import SIDES, bind
+from .match import Match, keys_named, match
+from .policy import FieldWrite, Rules, field_writes, rules_of
+from .read import StateSource
 from .result import Changed, Outcome, UpsertResult
+from .unique import check_unique
 
 if TYPE_CHECKING:
     from ._core import Index
+    from .expression import Expression, Predicate
     from .ingest import Batch
+    from .match import AnyOf
+    from .policy import Policy
     from .schema import Schema
     from .state import KeyTable, State
+    from .sync import Sync
 
-__all__ = ["DUPLICATES", "Resolution", "resolve"]
+__all__ = [
+    "DUPLICATES",
+    "Call",
+    "Resolution",
+    "Work",
+    "call_of",
+    "is_skipped",
+    "resolve",
+    "resolve_delete",
+    "result_of",
+]
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Rows: TypeAlias = npt.NDArray[np.int64]
 
-DUPLICATES = ("error", "first", "last")
+DUPLICATES = ("error", "first", "last", "fold")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a call asks for, beside its rows.
+
+    Attributes
+    ----------
+    on : sequence of str
+        The keys to match on, in order.
+    rules : Rules
+    duplicates : str
+        ``"error"``, ``"first"``, ``"last"`` or ``"fold"``.
+    where : Predicate or None
+        Of both sides; rows that match a stored row and do not fulfil it are left out.
+    if_version : mapping of key to int
+        The version that the matched row must have; 0: that there is none.
+    awaited : set of str
+        Fields that a new row may lack, as they will be given later.
+    sync : Sync or None
+        Which stored rows leave if the batch does not have them.
+    """
+
+    on: tuple[str, ...]
+    rules: Rules
+    duplicates: str = "error"
+    where: Predicate | None = None
+    if_version: Mapping[Any, int] | None = None
+    awaited: frozenset[str] = frozenset()
+    sync: Sync | None = None
 
 
 @dataclass(eq=False)
@@ -54,6 +104,13 @@ class Resolution:
         Positions in the batch of the rows that will be stored or changed, increasing.
     reasons : dict of int to (word, sentence)
         Of the rows that are left out.
+    changed : dict of str to bool array (n,)
+        By field, where a row changes it.
+    stands_for : int64 array (n,) or None
+        Of rows that were folded: the position, in ``inserts`` or ``updates``, of what they
+        became. None: every row is its own.
+    leaving : int64 array
+        Row ids to delete.
     """
 
     status: npt.NDArray[np.uint8]
@@ -62,22 +119,43 @@ class Resolution:
     inserts: Rows
     updates: Rows
     reasons: dict[int, tuple[str, str]]
+    changed: dict[str, BoolArray]
+    stands_for: Rows | None
+    leaving: Rows
+
+    @property
+    def writes_anything(self) -> bool:
+        """Whether a row is stored or changed."""
+        return len(self.inserts) > 0 or len(self.updates) > 0
+
+    def rids_after(self, written: Rows) -> Rows:
+        """Return the stored row of each row after the commit that wrote these rids, or -1."""
+        if not len(self.inserts):
+            return self.rids
+        after = self.rids.copy()
+        after[np.sort(np.concatenate([self.inserts, self.updates]))] = written
+        if self.stands_for is not None:
+            lent = (self.stands_for >= 0) & (self.rids < 0)
+            after[lent] = after[self.stands_for[lent]]
+        return after
 
 
 @dataclass(eq=False)
-class _Work:
-    """A batch on its way: the arguments, and what is known of its rows so far."""
+class Work:
+    """A batch on its way: what it is resolved against, and what is known of its rows so far.
 
-    schema: Schema
+    ``settled`` are key tables that need no check of their own: those that a batch was matched on.
+    """
+
+    base: Base
     batch: Batch
-    state: State
-    tables: Mapping[str, KeyTable]
-    rules: Rules
-    on: KeyTable
+    call: Call
+    found: Match
     rids: Rows
     status: npt.NDArray[np.uint8]
     # Rows that are still to be written.
     alive: BoolArray
+    settled: list[KeyTable]
     reasons: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     def leave_out(self, rows: Iterable[int], outcome: Outcome, word: str, sentence: str) -> None:
@@ -87,140 +165,120 @@ class _Work:
             self.status[row] = outcome
             self.reasons[row] = (word, sentence)
 
-    def new(self) -> Rows:
-        """Return the positions of the rows to insert."""
-        return (self.alive & (self.rids < 0)).nonzero()[0]
 
-    def old(self) -> Rows:
-        """Return the positions of the rows that match a stored one."""
-        return (self.alive & (self.rids >= 0)).nonzero()[0]
-
-
-def resolve(
-    schema: Schema,
-    batch: Batch,
-    *,
-    state: State,
-    tables: Mapping[str, KeyTable],
-    indexes: Mapping[str, Index],
-    rules: Rules,
-    on: str,
-    duplicates: str,
-    if_version: Mapping[Any, int] | None = None,
-) -> Resolution:
+def resolve(base: Base, batch: Batch, call: Call) -> Resolution:
     """Decide what a batch does to the newest state.
-
-    Parameters
-    ----------
-    on : str
-        The key to match on: a name in ``tables``.
-    duplicates : str
-        ``"error"``, ``"first"`` or ``"last"``.
-    if_version : mapping of key to int
-        The version that the matched row must have; 0: that there is none.
 
     Raises
     ------
     InvalidRowError
-        A row does not mention its key, or lacks a field that it needs.
+        A row does not mention its key, or lacks a field that it needs, or has a value that a
+        merge rule cannot combine.
     DuplicateKeyError
-        Rows of the batch match the same row, or are the same new row.
+        Rows of the batch mean the same row.
     ConflictError
         A row was rejected or is in conflict, and the policy is atomic.
     ValueError
         ``if_version`` names a key that is not in the batch.
     """
-    table = tables[on]
-    rids, keyed = _match(batch, table)
     count = batch.rows
+    bad = batch.invalid or {}
+    invalid: BoolArray | None = None
+    if bad:
+        invalid = np.zeros(count, dtype=np.bool_)
+        invalid[list(bad)] = True
+    found = match(base, batch, call.on, invalid)
+    if call.sync is not None:
+        base.leaving.update(call.sync.missing(base, found.rids).tolist())
     status = np.full(count, Outcome.SKIPPED, dtype=np.uint8)
     alive = np.ones(count, dtype=np.bool_)
-    work = _Work(schema, batch, state, tables, rules, table, rids, status, alive)
-    if count > 1:
-        _leave_out_duplicates(work, keyed, duplicates)
-    if if_version is not None:
-        _check_versions(work, keyed, if_version)
-    _apply_mode(work)
-    if table.name != schema.primary.name:
-        _check_primary(work)
-    writes = field_writes(
-        schema,
-        rules,
-        batch,
-        state=state,
-        indexes=indexes,
-        new=work.new(),
-        old=work.old(),
-        rids=rids,
-    )
-    _check_unique(work, writes)
-    return _finish(work, writes)
+    # The rows of one key that were matched on have different keys, or are folded. Of several
+    # keys, a row may change all but the one that it was found by.
+    settled = [found.arbiters[0].table] if len(found.arbiters) == 1 else []
+    work = Work(base, batch, call, found, found.rids, status, alive, settled)
+    for row, sentence in bad.items():
+        work.leave_out([row], Outcome.REJECTED, "invalid", sentence)
+    for row, sentence in found.ambiguous.items():
+        work.leave_out([row], Outcome.REJECTED, "ambiguous", sentence)
+    first = _leave_out_duplicates(work) if count > 1 else None
+    if call.if_version is not None:
+        _check_versions(work, call.if_version)
+    resolution = _at_once(work) if first is None else _in_turns(work, first)
+    left_out = work.status[list(work.reasons)] if work.reasons else work.status[:0]
+    faults = np.count_nonzero(left_out >= Outcome.CONFLICT) - len(bad)
+    if call.rules.atomic and faults:
+        raise _conflict(work, resolution)
+    return resolution
 
 
-def _match(batch: Batch, table: KeyTable) -> tuple[Rows, BoolArray | None]:
-    """Return the stored row of each row or -1, and where the key has no null (None: nowhere)."""
-    columns: list[AnyArray] = []
-    null: BoolArray | None = None
-    for name in table.fields:
-        cells = batch.cells.get(name)
-        if cells is None or cells.present is not None:
-            absent = [*range(batch.rows)]
-            if cells is not None and cells.present is not None:
-                absent = np.flatnonzero(~cells.present).tolist()
-            if absent:
-                message = f"row {absent[0]}, field {name!r}: got nothing, wanted a value to match"
-                raise InvalidRowError(message, rows=absent, field=name, want="a value")
-        if cells is not None:
-            columns.append(cells.values)
-            if cells.null is not None:
-                null = cells.null if null is None else null | cells.null
-    if batch.rows == 0:
-        return np.empty(0, dtype=np.int64), None
-    if null is None:
-        return table.find(columns), None
-    keyed = ~null
-    rids = np.full(batch.rows, -1, dtype=np.int64)
-    rids[keyed] = table.find([column[keyed] for column in columns])
-    return rids, keyed
+# --- What means the same row ----------------------------------------------------------------
 
 
-def _leave_out_duplicates(work: _Work, keyed: BoolArray | None, duplicates: str) -> None:
-    """Leave out, or refuse, all but one of the rows that have the same key."""
-    rows = np.arange(work.batch.rows) if keyed is None else np.flatnonzero(keyed)
-    columns = [work.batch.cells[name].values for name in work.on.fields]
-    if keyed is not None:
-        columns = [column[rows] for column in columns]
-    if not len(rows):
-        return
-    first = first_occurrence(work.on.types, columns)
-    repeated = first != np.arange(len(rows))
+def _leave_out_duplicates(work: Work) -> Rows | None:
+    """Leave out, or refuse, all but one of the rows that mean the same row.
+
+    Returns
+    -------
+    int64 array (n,) or None
+        If they are to be folded: the first row of each row's group.
+    """
+    first = work.found.first_of_same()
+    if work.reasons:  # rows that are out already
+        own = np.arange(len(first))
+        first = np.where(work.alive, _first_alive(first, work.alive), own)
+    repeated = first != np.arange(len(first))
     if not repeated.any():
-        return
+        return None
+    duplicates = work.call.duplicates
+    if duplicates == "fold":
+        return first
     if duplicates == "error":
-        concerned = np.isin(first, first[repeated])
-        at = np.unique(first[repeated])
-        keys = tuples_of([column[at] for column in columns])
-        named = rows[concerned].tolist()
-        message = (
-            f"{len(keys)} keys come more than once in the batch, such as {keys[0]!r} in rows "
-            f"{rows[first == at[0]].tolist()}; duplicates='first' or 'last' would choose"
-        )
-        raise DuplicateKeyError(message, keys=keys, rows=named)
+        raise _duplicates(work, first, repeated)
     chosen = first
     if duplicates == "last":
-        last = np.zeros(len(rows), dtype=np.int64)
-        np.maximum.at(last, first, np.arange(len(rows)))
+        last = np.zeros(len(first), dtype=np.int64)
+        rows = np.arange(len(first))
+        np.maximum.at(last, first, rows)
         chosen = last[first]
-    lost = np.flatnonzero(chosen != np.arange(len(rows)))
-    for row, winner in zip(rows[lost].tolist(), rows[chosen[lost]].tolist(), strict=True):
-        work.leave_out([row], Outcome.SKIPPED, "duplicate", f"row {winner} has the same key")
+    lost = np.flatnonzero((chosen != np.arange(len(first))) & work.alive)
+    for row, winner in zip(lost.tolist(), chosen[lost].tolist(), strict=True):
+        sentence = f"row {winner} has the same key"
+        if work.found.key_of(row) != work.found.key_of(winner):
+            sentence = f"row {winner} means the same row"
+        work.leave_out([row], Outcome.SKIPPED, "duplicate", sentence)
+    return None
 
 
-def _check_versions(work: _Work, keyed: BoolArray | None, if_version: Mapping[Any, int]) -> None:
+def _first_alive(first: Rows, alive: BoolArray) -> Rows:
+    """Return the first row of each group that is not out, by row."""
+    at = alive.nonzero()[0]
+    _, where, back = np.unique(first[at], return_index=True, return_inverse=True)
+    again = np.arange(len(first))
+    again[at] = at[where[back]]
+    return again
+
+
+def _duplicates(work: Work, first: Rows, repeated: BoolArray) -> DuplicateKeyError:
+    concerned = np.isin(first, first[repeated])
+    at = np.unique(first[repeated]).tolist()
+    keys = [work.found.key_of(row) for row in at]
+    same = np.flatnonzero(first == at[0]).tolist()
+    message = (
+        f"{len(keys)} keys come more than once in the batch, such as {keys[0]!r} in rows "
+        f"{same}; duplicates='first', 'last' or 'fold' would choose"
+    )
+    others = {repr(work.found.key_of(row)) for row in same}
+    if len(others) > 1:
+        message = (
+            f"{len(keys)} rows are meant more than once in the batch, such as that with key "
+            f"{keys[0]!r} in rows {same}; duplicates='first', 'last' or 'fold' would choose"
+        )
+    return DuplicateKeyError(message, keys=keys, rows=np.flatnonzero(concerned).tolist())
+
+
+def _check_versions(work: Work, if_version: Mapping[Any, int]) -> None:
     """Make rows conflicts whose stored row has not the version that the caller expects."""
-    rows = np.arange(work.batch.rows) if keyed is None else np.flatnonzero(keyed)
-    columns = [work.batch.cells[name].values[rows] for name in work.on.fields] if len(rows) else []
-    keys = dict(zip(rows.tolist(), tuples_of(columns) if columns else [], strict=True))
+    keys = {row: work.found.key_of(row) for row in range(work.batch.rows)}
     strangers = if_version.keys() - set(keys.values())
     if strangers:
         named = sorted(strangers, key=repr)
@@ -230,26 +288,64 @@ def _check_versions(work: _Work, keyed: BoolArray | None, if_version: Mapping[An
         if wanted is None or not work.alive[row]:
             continue
         rids = work.rids[row : row + 1]
-        got = int(work.state.versions.gather(rids)[0][0]) if rids[0] >= 0 else 0
+        got = int(work.base.versions(rids)[0]) if rids[0] >= 0 else 0
         if got != wanted:
             sentence = f"key {key!r} has version {got}, wanted {wanted} (0: not stored)"
             work.leave_out([row], Outcome.CONFLICT, "version", sentence)
 
 
-def _apply_mode(work: _Work) -> None:
-    """Leave out what an insert or an update does not touch."""
-    outcome = Outcome.CONFLICT if work.rules.strict else Outcome.SKIPPED
-    if work.rules.mode == "insert_only":
-        work.leave_out(work.old().tolist(), outcome, "exists", "a row with this key is stored")
-    elif work.rules.mode == "update_only":
-        work.leave_out(work.new().tolist(), outcome, "missing", "no row with this key is stored")
+# --- One round ------------------------------------------------------------------------------
 
 
-def _check_primary(work: _Work) -> None:
-    """Check primary keys when the batch was matched on another key."""
-    name = work.schema.primary.name
+def _resolve_round(
+    work: Work, stored: Matched | Folded, new: Rows, old: Rows
+) -> tuple[dict[str, FieldWrite], Rows, Rows]:
+    """Resolve rows of different groups; return what they write, and those that are not left out.
+
+    ``new`` are rows whose stored row is to be made, ``old`` those that meet one.
+    """
+    call = work.call
+    outcome = Outcome.CONFLICT if call.rules.strict else Outcome.SKIPPED
+    if call.rules.mode == "insert_only":
+        work.leave_out(old.tolist(), outcome, "exists", "a row with this key is stored")
+        old = old[:0]
+    elif call.rules.mode == "update_only":
+        work.leave_out(new.tolist(), outcome, "missing", "no row with this key is stored")
+        new = new[:0]
+    if call.where is not None and len(old):
+        fulfils = call.where.matches(Meeting(work.base.schema, work.batch, stored, old))
+        sentence = f"not {call.where.expression}"
+        work.leave_out(old[~fulfils].tolist(), Outcome.SKIPPED, "where", sentence)
+        old = old[fulfils]
+    if call.on != (work.base.schema.primary.name,):
+        _check_primary(work, stored, new, old)
+        old = old[work.alive[old]]
+    if work.base.remembered and len(new):
+        _leave_out_buried(work, new)
+        new = new[work.alive[new]]
+    writes, late = field_writes(
+        work.base.schema,
+        call.rules,
+        work.batch,
+        stored=stored,
+        new=new,
+        old=old,
+        awaited=call.awaited,
+    )
+    changed = np.zeros(work.batch.rows, dtype=np.bool_)
+    for write in writes.values():
+        changed |= write.write
+    work.status[new] = Outcome.INSERTED
+    work.status[old] = np.where(
+        changed[old], Outcome.UPDATED, np.where(late, Outcome.STALE, Outcome.UNCHANGED)
+    )
+    return writes, new, old
+
+
+def _check_primary(work: Work, stored: Matched | Folded, new: Rows, old: Rows) -> None:
+    """Check primary keys when the batch was matched on other keys."""
+    name = work.base.schema.primary.name
     cells = work.batch.cells.get(name)
-    new = work.new()
     lacking = new if cells is None else new[:0]
     if cells is not None and cells.present is not None:
         lacking = new[~cells.present[new]]
@@ -259,220 +355,331 @@ def _check_primary(work: _Work) -> None:
         raise InvalidRowError(message, rows=rows, field=name, want="a primary key")
     if cells is None:
         return
-    old = work.old()
     if cells.present is not None:
         old = old[cells.present[old]]
-    stored = work.state.columns[name].gather(work.rids[old])[0]
-    moved = np.flatnonzero(~equal_values(stored, cells.values[old]))
+    held = stored.take(name, old)[0]
+    moved = np.flatnonzero(~equal_values(held, cells.values[old]))
     for row, at in zip(old[moved].tolist(), moved.tolist(), strict=True):
-        got, held = cells.values[row : row + 1].tolist()[0], stored[at : at + 1].tolist()[0]
+        got, had = cells.values[row : row + 1].tolist()[0], held[at : at + 1].tolist()[0]
+        by = " or ".join(work.call.on)
         sentence = (
-            f"the primary key cannot change: {work.on.name} matches the row with "
-            f"{name} {held!r}, got {got!r}"
+            f"the primary key cannot change: {by} matches the row with {name} {had!r}, got {got!r}"
         )
         work.leave_out([row], Outcome.REJECTED, "primary", sentence)
 
 
-@dataclass(eq=False)
-class _Claim:
-    """Rows of the batch that would come to hold a key of one table which they do not hold now.
-
-    ``rows`` are positions in the batch, ``rids`` their stored rows or -1, ``columns`` their new
-    keys, ``owners`` who holds these now or -1, and ``twin`` the first claimant of the same key.
-    Rows with a null in the key claim nothing (``keyed`` False), but give up their old key.
-    """
-
-    table: KeyTable
-    rows: Rows
-    rids: Rows
-    columns: list[AnyArray]
-    keyed: BoolArray
-    owners: Rows
-    twin: Rows
-
-
-def _check_unique(work: _Work, writes: Mapping[str, FieldWrite]) -> None:
-    """Reject rows until what remains breaks no unique key."""
-    claims = [
-        claim
-        for table in work.tables.values()
-        if table is not work.on
-        for claim in _claims(work, table, writes)
-    ]
-    # Rejecting a row takes back the key that it would have given up, which may be one that
-    # another row claims: so until nothing changes. Keys that are held come first, since that
-    # verdict can only be confirmed by further rejections.
-    while True:
-        held = [_reject_held(work, claim) for claim in claims]
-        if any(held):
+def _leave_out_buried(work: Work, new: Rows) -> None:
+    """Leave out new rows that are older than when their key was deleted."""
+    schema, batch = work.base.schema, work.batch
+    clock = schema.order_by or ""
+    cells = batch.cells.get(clock)
+    keys = batch.cells[schema.primary.name].values[new].tolist()
+    for row, key in zip(new.tolist(), keys, strict=True):
+        if key not in work.base.remembered:
             continue
-        twins = [_reject_twins(work, claim) for claim in claims]
-        if not any(twins):
-            return
+        order = None
+        if cells is not None and (cells.present is None or cells.present[row]):
+            order = None if cells.null is not None and cells.null[row] else cells.values[row]
+        buried = work.base.remembered[key]
+        if is_before(order, buried):
+            sentence = f"key {key!r} was deleted at {clock} {buried}, got {order}"
+            work.leave_out([row], Outcome.STALE, "deleted", sentence)
 
 
-def _claims(work: _Work, table: KeyTable, writes: Mapping[str, FieldWrite]) -> Iterable[_Claim]:
-    involved = [writes[name] for name in table.fields if name in writes]
-    if not involved:
-        return
-    rows = np.flatnonzero(np.logical_or.reduce([write.write for write in involved]) & work.alive)
-    if not len(rows):
-        return
-    rids = work.rids[rows]
-    columns: list[AnyArray] = []
-    keyed = np.ones(len(rows), dtype=np.bool_)
-    for name in table.fields:
-        values, null = _final(work, writes.get(name), name, rows, rids)
-        columns.append(values)
-        keyed &= ~null
-    at = np.flatnonzero(keyed)
-    owners = np.full(len(rows), -1, dtype=np.int64)
-    twin = np.arange(len(rows))
-    if len(at):
-        keys = [column[at] for column in columns]
-        owners[at] = table.find(keys)
-        twin[at] = at[first_occurrence(table.types, keys)]
-    yield _Claim(table, rows, rids, columns, keyed, owners, twin)
+# --- All rows at once, and group by group -----------------------------------------------------
 
 
-def _final(
-    work: _Work, write: FieldWrite | None, name: str, rows: Rows, rids: Rows
-) -> tuple[AnyArray, BoolArray]:
-    """Return what a field of some rows will be: as written, or as stored."""
-    stored_rows = rids >= 0
-    if write is not None:
-        values, null = write.values[rows], write.null[rows]
-        kept = np.flatnonzero(stored_rows & ~write.write[rows])
-    else:
-        values = np.empty(len(rows), dtype=work.state.columns[name].dtype)
-        null = np.zeros(len(rows), dtype=np.bool_)
-        kept = np.flatnonzero(stored_rows)
-    if len(kept):
-        held, held_null = work.state.columns[name].gather(rids[kept])
-        values[kept] = held
-        null[kept] = False if held_null is None else held_null
-    return values, null
+def _at_once(work: Work) -> Resolution:
+    """Resolve rows that mean different rows."""
+    new = (work.alive & (work.rids < 0)).nonzero()[0]
+    old = (work.alive & (work.rids >= 0)).nonzero()[0]
+    writes, new, old = _resolve_round(work, Matched(work.base, work.rids), new, old)
+    check_unique(work, writes)
+    inserts, updates = new[work.alive[new]], old[work.alive[old]]
+    updates = updates[work.status[updates] == Outcome.UPDATED]
+    return _resolution(work, writes, inserts, updates, None, None)
 
 
-def _reject_held(work: _Work, claim: _Claim) -> bool:
-    """Reject claims to a key whose holder keeps it; return whether there were any."""
-    contested = work.alive[claim.rows] & (claim.owners >= 0) & (claim.owners != claim.rids)
-    if not contested.any():
-        return False
-    leaving = claim.rids[work.alive[claim.rows] & (claim.rids >= 0)]
-    held = np.flatnonzero(contested & ~np.isin(claim.owners, leaving))
-    primary = work.state.columns[work.schema.primary.name].gather(claim.owners[held])[0]
-    for at, owner in zip(held.tolist(), primary.tolist(), strict=True):
-        name, key = _named(claim, at)
-        sentence = f"{name} {key!r} is held by the row with key {owner!r}"
-        work.leave_out([int(claim.rows[at])], Outcome.REJECTED, "unique", sentence)
-    return len(held) > 0
+def _in_turns(work: Work, first: Rows) -> Resolution:
+    """Resolve rows of which several mean one row: one after the other, in the order of their clock.
 
-
-def _reject_twins(work: _Work, claim: _Claim) -> bool:
-    """Of the rows that claim one key, reject all but the first; return whether there were any."""
-    later = claim.keyed & (claim.twin != np.arange(len(claim.rows))) & work.alive[claim.rows]
-    rejected = False
-    taken: dict[int, int] = {}
-    for at in np.flatnonzero(later).tolist():
-        twin = int(claim.twin[at])
-        first = int(claim.rows[twin])
-        if not work.alive[first]:
-            # The first claimant is gone: the next one stands in its place.
-            first = taken.setdefault(twin, int(claim.rows[at]))
-            if first == int(claim.rows[at]):
-                continue
-        name, key = _named(claim, at)
-        sentence = f"{name} {key!r} is also claimed by row {first} of the batch"
-        work.leave_out([int(claim.rows[at])], Outcome.REJECTED, "unique", sentence)
-        rejected = True
-    return rejected
-
-
-def _named(claim: _Claim, at: int) -> tuple[str, Any]:
-    return claim.table.name, tuples_of([column[at : at + 1] for column in claim.columns])[0]
-
-
-def _finish(work: _Work, writes: dict[str, FieldWrite]) -> Resolution:
-    changed = np.zeros(work.batch.rows, dtype=np.bool_)
+    The groups are called by their first rows; what they become is written there, at the position
+    of the first row that was applied.
+    """
+    count = work.batch.rows
+    stored = Folded(Matched(work.base, work.rids), first, work.rids >= 0)
+    existed = stored.exists.copy()
+    changed: dict[str, BoolArray] = {}
+    stands_for = np.full(count, -1, dtype=np.int64)
+    turns = _turns(work, first)
+    for turn in range(int(turns.max()) + 1):
+        rows = ((turns == turn) & work.alive).nonzero()[0]
+        known = stored.exists[first[rows]]
+        writes, new, old = _resolve_round(work, stored, rows[~known], rows[known])
+        applied = np.concatenate([new, old])
+        stored.absorb(writes, applied)
+        stored.exists[first[new]] = True
+        groups = first[applied]
+        stands_for[groups] = np.where(stands_for[groups] < 0, applied, stands_for[groups])
+        for name, write in writes.items():
+            changed.setdefault(name, np.zeros(count, dtype=np.bool_))[applied] |= write.write[
+                applied
+            ]
+    stands_for = stands_for[first]
+    in_force = (stands_for >= 0) & work.alive
+    at = np.unique(first[in_force])
+    writes = _net_writes(work, stored, at, stands_for[at], existed[at])
+    written = np.zeros(count, dtype=np.bool_)
     for write in writes.values():
-        changed |= write.write
-    inserts, old = work.new(), work.old()
-    updates = old[changed[old]]
-    work.status[inserts] = Outcome.INSERTED
-    work.status[old] = Outcome.UNCHANGED
-    work.status[updates] = Outcome.UPDATED
-    resolution = Resolution(work.status, work.rids, writes, inserts, updates, work.reasons)
-    left_out = work.status[list(work.reasons)] if work.reasons else work.status[:0]
-    if work.rules.atomic and np.count_nonzero(left_out >= Outcome.CONFLICT):
-        raise _conflict(work, resolution)
-    return resolution
+        written |= write.write
+    whole = work.alive.copy()
+    work.alive[:] = False
+    work.alive[stands_for[at]] = True
+    check_unique(work, writes)
+    kept = work.alive.copy()
+    work.alive[:] = whole
+    _spread_rejections(work, stands_for, in_force)
+    heads = stands_for[at]
+    inserts = heads[kept[heads] & ~existed[at]]
+    updates = heads[kept[heads] & existed[at] & written[heads]]
+    # What came to nothing in the end was no update.
+    nothing = in_force & existed[first] & ~written[np.maximum(stands_for, 0)]
+    nothing &= work.status == Outcome.UPDATED
+    work.status[nothing] = Outcome.UNCHANGED
+    changed = {name: mask & ~nothing for name, mask in changed.items()}
+    inserts.sort()
+    updates.sort()
+    return _resolution(work, writes, inserts, updates, changed, stands_for)
 
 
-def _conflict(work: _Work, resolution: Resolution) -> ConflictError:
-    result = result_of(work.schema, work.batch, work.state, resolution, seq=work.state.seq)
-    faults = np.flatnonzero(work.status >= Outcome.CONFLICT).tolist()
-    keys = [None] * len(faults) if result.key is None else result.key[faults].tolist()
+def _turns(work: Work, first: Rows) -> Rows:
+    """Return the round of each row: its place in its group, by order value, then by position."""
+    count = work.batch.rows
+    clock = work.base.schema.order_by
+    order = np.arange(count)
+    cells = None if clock is None else work.batch.cells.get(clock)
+    if cells is not None:
+        told = np.ones(count, dtype=np.bool_) if cells.present is None else cells.present.copy()
+        if cells.null is not None:
+            told &= ~cells.null
+        at = told.nonzero()[0]
+        rank = np.full(count, -1, dtype=np.int64)
+        _, rank[at] = np.unique(cells.values[at], return_inverse=True)
+        order = np.argsort(rank, kind="stable")
+    by_group = order[np.argsort(first[order], kind="stable")]
+    groups = first[by_group]
+    starts = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1]]))
+    lengths = np.diff(np.concatenate([starts, [count]]))
+    turns = np.empty(count, dtype=np.int64)
+    turns[by_group] = np.arange(count) - np.repeat(starts, lengths)
+    return turns
+
+
+def _net_writes(
+    work: Work, stored: Folded, groups: Rows, heads: Rows, existed: BoolArray
+) -> dict[str, FieldWrite]:
+    """Return what groups come to, each at the position of its head."""
+    count = work.batch.rows
+    writes = {}
+    rids = np.full(count, -1, dtype=np.int64)
+    rids[heads] = work.rids[groups]
+    before = Matched(work.base, rids)
+    for name, (values, null, has) in stored.written().items():
+        fresh = has[groups]
+        write = np.zeros(count, dtype=np.bool_)
+        write[heads[fresh & ~existed]] = True
+        again = (fresh & existed).nonzero()[0]
+        if len(again):
+            held = before.take(name, heads[again])
+            coming = values[groups[again]], null[groups[again]]
+            same = same_cells(_flat(held), _flat(coming))
+            write[heads[again[~same]]] = True
+        if write.any():
+            moved, moved_null = np.zeros_like(values), np.zeros(count, dtype=np.bool_)
+            moved[heads], moved_null[heads] = values[groups], null[groups]
+            writes[name] = FieldWrite(moved, moved_null, write)
+    return writes
+
+
+def _flat(cells: tuple[AnyArray, BoolArray | None]) -> tuple[AnyArray, BoolArray | None]:
+    """Return vectors as one value each, so that they compare as others do."""
+    values, null = cells
+    if values.ndim == 1:
+        return cells
+    rows = np.ascontiguousarray(values)
+    return rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize)))[:, 0], null
+
+
+def _spread_rejections(work: Work, stands_for: Rows, in_force: BoolArray) -> None:
+    """Reject all rows of a group with the one that stands for them."""
+    for row in in_force.nonzero()[0].tolist():
+        head = int(stands_for[row])
+        if head != row and head in work.reasons:
+            word, sentence = work.reasons[head]
+            work.leave_out([row], Outcome(work.status[head]), word, sentence)
+        elif head == row and row in work.reasons:
+            work.alive[row] = False
+
+
+def _resolution(
+    work: Work,
+    writes: dict[str, FieldWrite],
+    inserts: Rows,
+    updates: Rows,
+    changed: dict[str, BoolArray] | None,
+    stands_for: Rows | None,
+) -> Resolution:
+    if changed is None:
+        changed = {name: write.write for name, write in writes.items()}
+    if work.reasons:
+        changed = {name: mask & work.alive for name, mask in changed.items()}
+    leaving = np.array(sorted(work.base.leaving), dtype=np.int64)
+    return Resolution(
+        work.status, work.rids, writes, inserts, updates, work.reasons, changed, stands_for, leaving
+    )
+
+
+# --- What the caller is told ------------------------------------------------------------------
+
+
+def _conflict(work: Work, resolution: Resolution) -> ConflictError:
+    # Nothing was written, so nothing has changed.
+    nothing = replace(resolution, changed={})
+    result = result_of(work.base, work.batch, nothing, seq=work.base.state.seq)
+    faulty = [
+        row
+        for row in np.flatnonzero(work.status >= Outcome.CONFLICT).tolist()
+        if row in work.reasons and work.reasons[row][0] not in {"invalid", "deleted"}
+    ]
+    keys = [None] * len(faulty) if result.key is None else result.key[faulty].tolist()
     shown = [
         f"row {row} (key {key!r}): {work.reasons[row][1]}"
-        for row, key in zip(faults[:5], keys[:5], strict=True)
+        for row, key in zip(faulty[:5], keys[:5], strict=True)
     ]
-    more = [f"and {len(faults) - 5} more"] if len(faults) > 5 else []
-    message = f"{len(faults)} of {work.batch.rows} rows; nothing was written. "
+    more = [f"and {len(faulty) - 5} more"] if len(faulty) > 5 else []
+    message = f"{len(faulty)} of {work.batch.rows} rows; nothing was written. "
     return ConflictError(message + "; ".join(shown + more), result=result)
 
 
-def result_of(
-    schema: Schema, batch: Batch, state: State, resolution: Resolution, *, seq: int
-) -> UpsertResult:
-    """Return what the caller is told; ``seq`` is the commit, or that of ``state`` if none."""
+def result_of(base: Base, batch: Batch, resolution: Resolution, *, seq: int) -> UpsertResult:
+    """Return what the caller is told; ``seq`` is the commit, or that of the state if none."""
     rows = batch.rows
     matched = (resolution.rids >= 0).nonzero()[0]
-    selection = Selection(resolution.rids[matched])
-    name = schema.primary.name
-    key: AnyArray
-    cells = batch.cells.get(name)
-    if cells is not None and cells.present is None:
-        key = cells.values
-    else:
-        key = np.full(rows, None, dtype=object)
-        if cells is not None and cells.present is not None:
-            key[cells.present] = cells.values[cells.present]
-        key[matched] = state.columns[name].take(selection)[0]
-        if all(value is not None for value in key.tolist()):
-            key = key.astype(schema.primary.dtype)
     version = np.zeros(rows, dtype=np.int64)
-    version[matched] = state.versions.take(selection)[0]
-    written = _written(resolution) if seq > state.seq else None
-    if written is not None:
+    version[matched] = base.state.versions.take(Selection(resolution.rids[matched]))[0]
+    if seq > base.state.seq:
+        written = np.zeros(rows, dtype=np.bool_)
+        written[resolution.inserts] = True
+        written[resolution.updates] = True
+        if resolution.stands_for is not None:
+            heads = resolution.stands_for
+            written |= (heads >= 0) & written[np.maximum(heads, 0)]
         version[written] = seq
-    masks: dict[str, BoolArray] = {}
-    stored = np.zeros(rows, dtype=np.bool_)
-    stored[resolution.inserts] = True
-    stored[resolution.updates] = True
-    for field_name, write in resolution.writes.items():
-        masks[field_name] = write.write & stored
-    changed = Changed.from_masks(rows, masks)
     return UpsertResult(
         resolution.status,
-        key=key,
+        key=_primary_keys(base, batch, resolution, matched),
         version=version,
-        changed=changed,
+        changed=Changed.from_masks(rows, resolution.changed),
         reason=resolution.reasons,
         seq=seq,
     )
 
 
-def _written(resolution: Resolution) -> Rows:
-    return np.concatenate([resolution.inserts, resolution.updates])
+def _primary_keys(base: Base, batch: Batch, resolution: Resolution, matched: Rows) -> AnyArray:
+    """Return the primary key of each row, as stored or to be stored; None where it has none."""
+    primary = base.schema.primary
+    cells = batch.cells.get(primary.name)
+    if cells is not None and cells.present is None and not batch.invalid:
+        return cells.values
+    key: AnyArray = np.full(batch.rows, None, dtype=object)
+    if cells is not None:
+        present = np.ones(batch.rows, np.bool_) if cells.present is None else cells.present.copy()
+        if batch.invalid:
+            present[list(batch.invalid)] = False
+        key[present] = cells.values[present]
+    held = base.state.columns[primary.name].take(Selection(resolution.rids[matched]))[0]
+    key[matched] = held
+    heads = resolution.stands_for
+    if heads is not None:
+        lent = np.flatnonzero((heads >= 0) & (resolution.rids < 0))
+        key[lent] = key[heads[lent]]
+    return key.astype(primary.dtype) if all(value is not None for value in key.tolist()) else key
 
 
-def check_duplicates(duplicates: str) -> None:
-    """Refuse an unknown way to treat duplicates.
+def resolve_delete(
+    head: State, indexes: Mapping[str, Index], rids: Rows, where: Predicate | None
+) -> tuple[npt.NDArray[np.uint8], dict[int, tuple[str, str]]]:
+    """Decide which of some rows a delete removes.
+
+    Parameters
+    ----------
+    rids : int64 array (n,)
+        The stored row of each key that was asked for, or -1.
+
+    Returns
+    -------
+    status : uint8 array (n,)
+    reasons : dict of int to (word, sentence)
+        Of the rows that are left out.
+    """
+    status = np.full(len(rids), Outcome.DELETED, dtype=np.uint8)
+    reasons: dict[int, tuple[str, str]] = {}
+    left_out: list[tuple[Rows, str, str]] = [
+        (np.flatnonzero(rids < 0), "missing", "no row with this key is stored")
+    ]
+    first = np.unique(rids, return_index=True)[1]
+    again = np.ones(len(rids), dtype=np.bool_)
+    again[first] = False
+    left_out.append((np.flatnonzero(again & (rids >= 0)), "duplicate", "the key came before"))
+    if where is not None:
+        at = np.flatnonzero(rids >= 0)
+        fulfils = where.matches(StateSource(head, indexes, rids[at]))
+        left_out.append((at[~fulfils], "where", f"not {where.expression}"))
+    for rows, word, sentence in left_out:
+        status[rows] = Outcome.SKIPPED
+        reasons.update(dict.fromkeys(rows.tolist(), (word, sentence)))
+    return status, reasons
+
+
+def call_of(
+    schema: Schema,
+    on: str | AnyOf | None,
+    policy: str | Policy,
+    duplicates: str,
+    where: Expression | str | None = None,
+    if_version: Mapping[Any, int] | None = None,
+    *,
+    strict: bool = False,
+    sync: Sync | None = None,
+) -> Call:
+    """Check the arguments of a call against a schema.
+
+    Raises
+    ------
+    ValueError, SchemaError, ExpressionError
+    """
+    if duplicates not in DUPLICATES:
+        raise ValueError(f"duplicates={duplicates!r}; wanted one of {', '.join(DUPLICATES)}")
+    types = dict(schema.types)
+    for side in SIDES if where is not None else ():
+        types |= {f"{side}.{name}": kind for name, kind in schema.types.items()}
+    return Call(
+        keys_named(schema, on),
+        rules_of(schema, policy, strict=strict),
+        duplicates,
+        None if where is None else bind(where, types),
+        if_version,
+        sync=sync,
+    )
+
+
+def is_skipped(on_invalid: object) -> bool:
+    """Return whether bad rows are left out rather than raised.
 
     Raises
     ------
     ValueError
     """
-    if duplicates not in DUPLICATES:
-        raise ValueError(f"duplicates={duplicates!r}; wanted one of {', '.join(DUPLICATES)}")
+    if on_invalid not in {"abort", "skip"}:
+        raise ValueError(f"on_invalid={on_invalid!r}; wanted 'abort' or 'skip'")
+    return on_invalid == "skip"

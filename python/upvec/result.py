@@ -141,14 +141,17 @@ class UpsertResult:
         Per row, the names of the fields that changed.
     reason : ndarray of object (n,)
         A short word for every row that was not written although asked: ``"exists"``,
-        ``"missing"``, ``"duplicate"``, ``"unique"``, ``"primary"``, ``"where"``,
-        ``"version"``; None for all others.
+        ``"missing"``, ``"duplicate"``, ``"unique"``, ``"primary"``, ``"ambiguous"``, ``"where"``,
+        ``"version"``, ``"deleted"``, ``"invalid"``; None for all others.
     detail : ndarray of object (n,)
         The same as a sentence that names both sides; None for all others.
     seq : int
         The number of the commit; of the newest earlier one if nothing was written.
     old, new : Rows or None
         The stored rows before and after, if ``returning`` asked for them.
+    deleted : ndarray or None
+        The primary keys of the rows that :meth:`Collection.sync` removed; ``counts`` has their
+        number.
 
     Examples
     --------
@@ -156,7 +159,7 @@ class UpsertResult:
     UpsertResult(inserted=2, unchanged=1)
     """
 
-    __slots__ = ("_reasons", "changed", "key", "new", "old", "seq", "status", "version")
+    __slots__ = ("_reasons", "changed", "deleted", "key", "new", "old", "seq", "status", "version")
 
     def __init__(
         self,
@@ -175,12 +178,18 @@ class UpsertResult:
         self.seq = seq
         self.old: Rows | None = None
         self.new: Rows | None = None
+        self.deleted: AnyArray | None = None
         self._reasons = reason or {}
 
     @classmethod
     def from_status(cls, status: UInt8Array) -> UpsertResult:
         """Return a result that knows nothing but the outcomes; ``status`` is uint8 (n,)."""
         return cls(np.asarray(status, dtype=np.uint8))
+
+    @property
+    def reasons(self) -> Mapping[int, tuple[str, str]]:
+        """By row, the word and the sentence of those that were not written although asked."""
+        return self._reasons
 
     @property
     def reason(self) -> npt.NDArray[np.object_]:
@@ -202,6 +211,8 @@ class UpsertResult:
     def counts(self) -> dict[str, int]:
         """How many rows had each outcome; every outcome is a key."""
         tally = np.bincount(self.status, minlength=len(_OUTCOME_NAMES)).tolist()
+        if self.deleted is not None:
+            tally[Outcome.DELETED] += len(self.deleted)
         return dict(zip(_OUTCOME_NAMES, tally, strict=True))
 
     def __len__(self) -> int:

@@ -1,8 +1,7 @@
 """What a collection holds: fields, vectors, and which of them are unique.
 
-A schema is immutable, and is checked when it is made: what it accepts is carried out. Ideas
-that it knows the words for but does not carry out yet (merge rules other than ``replace``,
-``order_by``, ``groups``, ``ttl``, ``source``, ``extra="store"``) are refused with
+A schema is immutable, and is checked when it is made: what it accepts is carried out. What it
+knows the word for but does not carry out yet (``extra="store"``) is refused with
 :class:`SchemaError` rather than ignored.
 """
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from .errors import ExpressionError, InvalidRowError, SchemaError
 from .expression import Expression, Predicate, bind, parse
+from .merge import MergeRule, rule_from_dict, rule_of
 
 __all__ = ["ABSENT", "Field", "Schema", "Unique", "Vector"]
 
@@ -41,6 +41,10 @@ KEY_TYPES: Final = frozenset({"string", "int64", "bool", "timestamp", "bytes"})
 METRICS: Final = ("l2", "ip", "cosine")
 MAX_DIM: Final = 65_536
 MAX_FIELDS: Final = 4_096
+
+_CLOCK_TYPES: Final = ("int64", "float64", "timestamp", "string")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_SPAN: Final = re.compile(r"[1-9][0-9]{0,8}[smhdw]")
 
 # Words that expressions, hits and conditions on both versions of a row use for themselves.
 _RESERVED = frozenset({"distance", "query", "old", "new"}) | frozenset(
@@ -81,8 +85,9 @@ class Field:
         What every value must satisfy. A string that reads as an expression which names this
         field is that expression, as in ``"age >= 0"``; any other string is a regular
         expression that must match the whole of a string value. Null passes.
-    merge : str
-        ``"replace"``: an incoming value takes the place of the stored one.
+    merge : MergeRule or str
+        What becomes of a stored value when another comes in: a rule such as :func:`sum_`, or
+        its name; ``"replace"`` by default. See :mod:`upvec.merge`.
     index : bool
         A hint that the field will often be filtered on; answers do not depend on it.
 
@@ -104,6 +109,7 @@ class Field:
         "default",
         "default_cell",
         "index",
+        "merge",
         "name",
         "nullable",
         "primary",
@@ -119,7 +125,7 @@ class Field:
         nullable: bool = False,
         default: Any = ABSENT,
         check: str | Expression | re.Pattern[str] | None = None,
-        merge: str | None = None,
+        merge: MergeRule | str | None = None,
         index: bool = False,
     ) -> None:
         self.name = _checked_name(name)
@@ -133,7 +139,10 @@ class Field:
             raise SchemaError(f"field {name!r}: a primary key is int64 or string, got {type}")
         if primary and (nullable or default is not ABSENT):
             raise SchemaError(f"field {name!r}: a primary key has no default and is never null")
-        _refuse_merge(name, merge)
+        self.merge = rule_of(name, merge)
+        self.merge.check_type(name, type)
+        if primary and self.merge.name != "replace":
+            raise SchemaError(f"field {name!r}: a primary key never changes, got {self.merge!r}")
         self.check = check
         self._pattern: re.Pattern[str] | None = None
         self._predicate: Predicate | None = None
@@ -212,6 +221,8 @@ class Field:
         for flag in ("primary", "nullable", "index"):
             if getattr(self, flag):
                 described[flag] = True
+        if self.merge.name != "replace":
+            described["merge"] = self.merge.to_dict()
         if self.default is not ABSENT:
             described["default"] = json_cell(self.type, self.default)
         if isinstance(self.check, re.Pattern):
@@ -229,6 +240,8 @@ class Field:
         check = arguments.get("check")
         if isinstance(check, Mapping):
             arguments["check"] = re.compile(check["pattern"], check["flags"])
+        if "merge" in arguments:
+            arguments["merge"] = rule_from_dict(arguments["merge"])
         if "default" in arguments:
             arguments["default"] = cell_from_json(arguments["type"], arguments["default"])
         return cls(**arguments)
@@ -246,6 +259,8 @@ class Field:
             parts.append(f"default={self.default!r}")
         if self.check is not None:
             parts.append(f"check={self.check!r}")
+        if self.merge.name != "replace":
+            parts.append(f"merge={self.merge!r}")
         if self.index:
             parts.append("index=True")
         return f"Field({', '.join(parts)})"
@@ -265,6 +280,11 @@ class Vector:
         are stored with unit length, and a zero vector is an error.
     nullable : bool
         Whether a row may have none.
+    source : str or sequence of str
+        The fields that it is computed from: where one of them changes and no vector comes along,
+        :meth:`Plan.stale` names the row.
+    merge : MergeRule or str
+        As for :class:`Field`: ``replace keep coalesce mean ema custom``.
     M, ef_construction : int
         Links per vector and breadth of the search for them, as for :class:`Index`.
 
@@ -279,7 +299,7 @@ class Vector:
     Vector('emb', 768, metric='cosine')
     """
 
-    __slots__ = ("M", "dim", "ef_construction", "metric", "name", "nullable")
+    __slots__ = ("M", "dim", "ef_construction", "merge", "metric", "name", "nullable", "source")
 
     def __init__(
         self,
@@ -288,8 +308,8 @@ class Vector:
         *,
         metric: str = "l2",
         nullable: bool = False,
-        source: str | None = None,
-        merge: str | None = None,
+        source: str | Iterable[str] | None = None,
+        merge: MergeRule | str | None = None,
         M: int = 16,
         ef_construction: int = 200,
     ) -> None:
@@ -301,18 +321,39 @@ class Vector:
         self.nullable = bool(nullable)
         self.M = _checked_integer(name, "M", M, 4, 256)
         self.ef_construction = _checked_integer(name, "ef_construction", ef_construction, 1, 65_536)
-        if source is not None:
-            raise SchemaError(f"vector {name!r}: source= is not supported yet")
-        _refuse_merge(name, merge)
+        self.source = (source,) if isinstance(source, str) else tuple(source or ())
+        if not all(isinstance(field, str) for field in self.source):
+            raise SchemaError(f"vector {name!r}: source={source!r}; wanted the names of fields")
+        self.merge = rule_of(name, merge)
+        self.check_rule(self.merge)
+
+    def check_rule(self, rule: MergeRule) -> None:
+        """Refuse a merge rule that is not for vectors.
+
+        Raises
+        ------
+        SchemaError
+        """
+        if rule.name not in _VECTOR_RULES:
+            known = ", ".join(_VECTOR_RULES)
+            raise SchemaError(f"vector {self.name!r}: merge={rule!r}; wanted one of {known}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the vector field as a dict of JSON values."""
-        return {name: getattr(self, name) for name in _VECTOR_KEYS}
+        described = {name: getattr(self, name) for name in _VECTOR_KEYS}
+        if self.source:
+            described["source"] = list(self.source)
+        if self.merge.name != "replace":
+            described["merge"] = self.merge.to_dict()
+        return described
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> Vector:
         """Return the vector field that :meth:`to_dict` described."""
-        return cls(**described)
+        arguments = dict(described)
+        if "merge" in arguments:
+            arguments["merge"] = rule_from_dict(arguments["merge"])
+        return cls(**arguments)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vector) and self.to_dict() == other.to_dict()
@@ -324,12 +365,18 @@ class Vector:
         parts = [repr(self.name), str(self.dim), f"metric={self.metric!r}"]
         if self.nullable:
             parts.append("nullable=True")
+        if self.source:
+            shown = self.source[0] if len(self.source) == 1 else self.source
+            parts.append(f"source={shown!r}")
+        if self.merge.name != "replace":
+            parts.append(f"merge={self.merge!r}")
         parts += [f"M={self.M}"] if self.M != 16 else []
         if self.ef_construction != 200:
             parts.append(f"ef_construction={self.ef_construction}")
         return f"Vector({', '.join(parts)})"
 
 
+_VECTOR_RULES = ("replace", "keep", "coalesce", "mean", "ema", "custom")
 _VECTOR_KEYS = ("name", "dim", "metric", "nullable", "M", "ef_construction")
 
 
@@ -391,6 +438,15 @@ class Schema:
         In the order in which rows show them. Exactly one field is the primary key.
     unique : sequence of Unique
         Further keys; each can be matched on with ``on=``.
+    order_by : str
+        A field that says how new a row is: a row with a smaller value than the stored one comes
+        late, and changes only fields whose rule is order-free, such as :func:`sum_`.
+    groups : mapping of str to sequence of str
+        Fields that have a clock of their own: ``{"price_ts": ["price"]}`` writes ``price`` where
+        ``price_ts`` is not older than the stored one, whatever ``order_by`` says.
+    ttl : (str, str)
+        A timestamp field, and for how long after it a row lives: a number and one of
+        ``s m h d w``, as ``("seen_at", "90d")``.
     extra : str
         What to do with a field that the schema does not know: ``"reject"`` the batch, or
         ``"ignore"`` the field.
@@ -407,6 +463,8 @@ class Schema:
         The type of every field, ``"vector"`` for vectors: what expressions are checked against.
     numbers : dict of str to int
         What files call each field.
+    clocks : dict of str to str
+        Of each field that has one, the field that says how new it is.
 
     Raises
     ------
@@ -424,7 +482,20 @@ class Schema:
     True
     """
 
-    __slots__ = ("extra", "fields", "names", "numbers", "primary", "types", "unique", "vectors")
+    __slots__ = (
+        "clocks",
+        "extra",
+        "fields",
+        "groups",
+        "names",
+        "numbers",
+        "order_by",
+        "primary",
+        "ttl",
+        "types",
+        "unique",
+        "vectors",
+    )
 
     def __init__(
         self,
@@ -438,9 +509,6 @@ class Schema:
         for item in fields:
             if not isinstance(item, (Field, Vector)):
                 raise SchemaError(f"a schema is made of Field and Vector, got {item!r}")
-        for argument, value in (("order_by", order_by), ("groups", groups), ("ttl", ttl)):
-            if value is not None:
-                raise SchemaError(f"{argument}= is not supported yet")
         if extra not in {"reject", "ignore"}:
             known = "'reject' or 'ignore'" + (" ('store' is not supported yet)")
             raise SchemaError(f"extra={extra!r}; wanted {known}")
@@ -461,6 +529,76 @@ class Schema:
             raise SchemaError(f"a schema has exactly one field with primary=True, got {got}")
         self.primary = primary[0]
         self.unique = self._checked_unique(unique)
+        self.order_by = order_by
+        self.groups = {clock: tuple(members) for clock, members in (groups or {}).items()}
+        self.clocks = self._checked_clocks()
+        self.ttl = None if ttl is None else self._checked_ttl(*ttl)
+        for vector in self.vectors.values():
+            for name in vector.source:
+                if name not in self.fields:
+                    raise SchemaError(f"{vector!r}: unknown source {name!r}")
+        self.check_weights({name: self.rule(name) for name in self.names})
+
+    def rule(self, name: str) -> MergeRule:
+        """Return the merge rule of a field."""
+        return (self.vectors.get(name) or self.fields[name]).merge
+
+    def check_weights(self, rules: Mapping[str, MergeRule]) -> None:
+        """Refuse rules that go by a field which does not count.
+
+        Raises
+        ------
+        SchemaError
+        """
+        for name, rule in rules.items():
+            weight = rule.weight
+            if weight is None:
+                continue
+            fits = weight in self.fields and self.fields[weight].type in {"int64", "float64"}
+            if not fits or rules.get(weight, self.rule(weight)).name != "sum_":
+                message = f"field {name!r}: {rule!r} wants a number field with merge=sum_()"
+                raise SchemaError(message)
+
+    def _checked_clocks(self) -> dict[str, str]:
+        clocks: dict[str, str] = {}
+        for clock, members in self.groups.items():
+            self._check_clock(clock, f"groups={{{clock!r}: ...}}")
+            for name in (clock, *members):
+                if name not in self.types:
+                    raise SchemaError(f"groups: unknown field {name!r}")
+                if name in clocks or name == self.order_by:
+                    raise SchemaError(f"groups: field {name!r} has two clocks")
+                if name == self.primary.name:
+                    raise SchemaError(f"groups: the primary key {name!r} never changes")
+                clocks[name] = clock
+        if self.order_by is not None:
+            self._check_clock(self.order_by, f"order_by={self.order_by!r}")
+            others = [name for name in self.names if name not in clocks]
+            clocks |= {name: self.order_by for name in others if name != self.primary.name}
+        return clocks
+
+    def _check_clock(self, name: str, where: str) -> None:
+        if name not in self.fields:
+            raise SchemaError(f"{where}: unknown field {name!r}")
+        if self.fields[name].type not in _CLOCK_TYPES or name == self.primary.name:
+            kind = "the primary key" if name == self.primary.name else self.fields[name].type
+            raise SchemaError(f"{where}: {name!r} is {kind}; wanted {' '.join(_CLOCK_TYPES)}")
+
+    def _checked_ttl(self, name: str, span: str) -> tuple[str, str]:
+        if name not in self.fields or self.fields[name].type != "timestamp":
+            raise SchemaError(f"ttl: {name!r} is no timestamp field")
+        given: object = span
+        if not isinstance(given, str) or _SPAN.fullmatch(given) is None:
+            raise SchemaError(f"ttl: got {span!r}, wanted a number and one of s m h d w, as '90d'")
+        return name, span
+
+    @property
+    def lifetime(self) -> np.timedelta64 | None:
+        """How long after the timestamp that ``ttl`` names a row lives."""
+        if self.ttl is None:
+            return None
+        span = self.ttl[1]
+        return np.timedelta64(int(span[:-1]) * _SECONDS[span[-1]] * 1_000_000, "us")
 
     def _checked_unique(self, unique: Iterable[Unique]) -> dict[str, Unique]:
         checked: dict[str, Unique] = {}
@@ -504,11 +642,18 @@ class Schema:
                 described.append({"vector": self.vectors[name].to_dict()})
             else:
                 described.append({"field": self.fields[name].to_dict()})
-        return {
+        whole: dict[str, Any] = {
             "fields": described,
             "unique": [constraint.to_dict() for constraint in self.unique.values()],
             "extra": self.extra,
         }
+        if self.order_by is not None:
+            whole["order_by"] = self.order_by
+        if self.groups:
+            whole["groups"] = {clock: list(members) for clock, members in self.groups.items()}
+        if self.ttl is not None:
+            whole["ttl"] = list(self.ttl)
+        return whole
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> Schema:
@@ -527,7 +672,14 @@ class Schema:
                 for item in described["fields"]
             ]
             unique = [Unique.from_dict(item) for item in described["unique"]]
-            return cls(*fields, unique=unique, extra=described["extra"])
+            return cls(
+                *fields,
+                unique=unique,
+                order_by=described.get("order_by"),
+                groups=described.get("groups"),
+                ttl=described.get("ttl"),
+                extra=described["extra"],
+            )
         except (KeyError, TypeError, AttributeError, ValueError, re.error) as error:
             if isinstance(error, SchemaError):
                 raise
@@ -574,6 +726,8 @@ class Schema:
         parts = [repr(item) for item in items]
         if self.unique:
             parts.append(f"unique={list(self.unique.values())!r}")
+        given = {"order_by": self.order_by, "groups": self.groups, "ttl": self.ttl}
+        parts += [f"{name}={value!r}" for name, value in given.items() if value]
         if self.extra != "reject":
             parts.append(f"extra={self.extra!r}")
         return f"Schema({(',' + chr(10) + '       ').join(parts)})"
@@ -603,12 +757,6 @@ def _checked_integer(name: str, argument: str, value: Any, low: int, high: int) 
     if not low <= value <= high:
         raise SchemaError(f"vector {name!r}: {argument} is {low} to {high}, got {value}")
     return int(value)
-
-
-def _refuse_merge(name: str, merge: Any) -> None:
-    if merge not in (None, "replace"):
-        message = f"field {name!r}: merge={merge!r} is not supported yet; 'replace' is"
-        raise SchemaError(message)
 
 
 def _compiled_pattern(name: str, pattern: str) -> re.Pattern[str]:

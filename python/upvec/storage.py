@@ -11,6 +11,11 @@ A checkpoint's files
     A column by row id; rows that do not live are null.
 ``vector-<number>``
     What `Index.save` writes.
+``remembered-keys``, ``remembered-order``
+    Columns of the primary keys of deleted rows, and of their values of the field that the schema
+    orders by; absent where there are none.
+``operation-writers``, ``operation-numbers``, ``operation-results``
+    Columns of the calls that may be repeated, and what they returned; absent where there are none.
 """
 
 from __future__ import annotations
@@ -33,11 +38,11 @@ from .checkpoint import (
     remove_leftovers,
     write_checkpoint,
 )
-from .codec import Buffer, ColumnEffect, decode, decode_column, encode, encode_column
-from .columns import Column
+from .codec import Buffer, ColumnEffect, Operation, decode, decode_column, encode, encode_column
+from .columns import Column, objects
 from .errors import CorruptionError, SchemaError
 from .log import Log, LogTrimmedError
-from .schema import Schema
+from .schema import DTYPES, Schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +60,7 @@ __all__ = ["Storage"]
 
 # Field numbers of what is no field of the schema.
 _LIVE, _VERSIONS, _FREE = 0xFFFF, 0xFFFE, 0xFFFD
+_KEYS, _ORDER, _WRITERS, _NUMBERS, _RESULTS = 0xFFFC, 0xFFFB, 0xFFFA, 0xFFF9, 0xFFF8
 # How often a reader starts again when a writer has taken away what it was about to read.
 _ATTEMPTS = 20
 
@@ -186,6 +192,7 @@ class Storage:
             hidden = ~live if null is None else ~live | null
             number = self.schema.numbers[name]
             contents[f"field-{number}"] = _encoded(number, field.type, values, hidden)
+        contents |= self._memory(engine)
         for name, index in engine.indexes.items():
             contents[f"vector-{self.schema.numbers[name]}"] = partial(_save, index)
         self._manifest = write_checkpoint(
@@ -198,6 +205,49 @@ class Storage:
             log=self._open_log(),
         )
         self._open_log().rotate()
+
+    def _memory(self, engine: Engine) -> dict[str, Any]:
+        """Return the files of what the engine remembers beside its rows."""
+        primary, order = self.schema.primary, self.schema.order_by
+        parts: list[tuple[str, int, str, list[Any]]] = []
+        if engine.remembered and order is not None:
+            parts += [
+                ("remembered-keys", _KEYS, primary.type, [*engine.remembered]),
+                (
+                    "remembered-order",
+                    _ORDER,
+                    self.schema.fields[order].type,
+                    [*engine.remembered.values()],
+                ),
+            ]
+        known = list(engine.operations)
+        if known:
+            parts += [
+                ("operation-writers", _WRITERS, "string", [op.writer for op in known]),
+                ("operation-numbers", _NUMBERS, "int64", [op.number for op in known]),
+                ("operation-results", _RESULTS, "bytes", [op.result for op in known]),
+            ]
+        return {
+            file: _encoded(number, kind, _column_of(kind, values), np.zeros(len(values), np.bool_))
+            for file, number, kind, values in parts
+        }
+
+    def _load_memory(self, engine: Engine, found: Found) -> None:
+        def column(file: str, number: int, kind: str) -> npt.NDArray[Any]:
+            return self._column(found, file, number, kind).to_array()[0]
+
+        files = found.checkpoint.files
+        order = self.schema.order_by
+        if "remembered-keys" in files and order is not None:
+            keys = column("remembered-keys", _KEYS, self.schema.primary.type)
+            values = column("remembered-order", _ORDER, self.schema.fields[order].type)
+            engine.remembered = dict(zip(keys.tolist(), values, strict=True))
+        if "operation-writers" in files:
+            writers = column("operation-writers", _WRITERS, "string").tolist()
+            numbers = column("operation-numbers", _NUMBERS, "int64").tolist()
+            results = column("operation-results", _RESULTS, "bytes").tolist()
+            for op in zip(writers, numbers, results, strict=True):
+                engine.operations.add(Operation(*op))
 
     def stats(self) -> dict[str, int]:
         """Return the size of the log, and the commits it knows."""
@@ -246,6 +296,7 @@ class Storage:
                 raise CorruptionError(message, path=found.path)
         indexes = {name: self._index(found, name) for name in self.schema.vectors}
         free = self._column(found, "free", _FREE, "int64").to_array()[0].tolist()
+        self._load_memory(engine, found)
         seq = found.checkpoint.seq
         return engine.restore(
             seq, columns, live=live, versions=versions, indexes=indexes, free=free
@@ -321,13 +372,19 @@ def _stored_schema(manifest: Manifest, given: Schema | None, root: str) -> Schem
         raise CorruptionError(f"{root}: the manifest has no schema: {error}", path=root) from None
     if given is not None and given != stored:
         raise SchemaError(f"the collection at {root} has another schema: {stored!r}, got {given!r}")
-    return stored
+    # Equal, but for what no file holds: the functions of custom merge rules.
+    return stored if given is None else given
 
 
 def _encoded(
     number: int, kind: str, values: npt.NDArray[Any], null: npt.NDArray[np.bool_]
 ) -> Sequence[Buffer]:
     return encode_column(number, ColumnEffect(None, kind, values, null))
+
+
+def _column_of(kind: str, values: list[Any]) -> npt.NDArray[Any]:
+    dtype = DTYPES[kind]
+    return objects(values) if dtype.hasobject else np.array(values, dtype=dtype)
 
 
 def _save(index: Index, path: str) -> None:

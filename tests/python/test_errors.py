@@ -157,13 +157,8 @@ class TestNothingChanges:
     @pytest.mark.parametrize(
         "argument",
         [
-            {"where": "new.age > 1"},
-            {"op_id": ("w", 1)},
-            {"dry_run": True},
             {"progress": True},
             {"batch_rows": 10},
-            {"on_invalid": "skip"},
-            {"on": ["email", "id"]},
         ],
         ids=lambda argument: next(iter(argument)),
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import upvec
-from upvec import Field, InvalidRowError, NotSupportedError, Outcome, Policy, Schema, Vector
+from upvec import Field, InvalidRowError, Outcome, Policy, Schema, Vector
 
 SCHEMA = Schema(
     Field("id", "string", primary=True),
@@ -161,10 +161,7 @@ def test_if_version_writes_only_what_was_not_changed_since(col: upvec.Collection
     assert col["a"]["need"] == 2
 
 
-def test_merge_rules_are_refused_by_name() -> None:
-    with pytest.raises(NotSupportedError) as caught:
-        Policy(merge={"n": "sum"})
-    assert caught.value.argument == "merge"
+def test_a_policy_shows_what_is_not_usual() -> None:
     assert repr(Policy("update_only", only=["a"], atomic=False)) == (
         "Policy(mode='update_only', only=('a',), atomic=False)"
     )

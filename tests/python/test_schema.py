@@ -13,6 +13,8 @@ import upvec
 from upvec import Field, Schema, SchemaError, Unique, Vector, col
 
 ID = Field("id", "string", primary=True)
+T = Field("t", "timestamp", nullable=True)
+N = Field("n", "int64", default=0)
 
 
 def test_fields_vectors_and_numbers_follow_the_declaration() -> None:
@@ -48,14 +50,26 @@ def test_reserved_and_invalid_names_are_refused(name: object) -> None:
         (lambda: Field("x", "int64", check="x >= y"), "unknown field 'y'"),
         (lambda: Field("x", "string", check="("), "neither a condition nor a pattern"),
         (lambda: Field("x", "int64", check=re.compile("a")), "only a string"),
-        (lambda: Field("x", "int64", merge="sum"), "not supported yet"),
+        (lambda: Field("x", "int64", merge="summ"), "wanted a merge rule or one of replace"),
+        (lambda: Field("x", "string", merge="sum"), "'x' is string; sum_\\(\\) combines float64"),
+        (lambda: Field("x", "int64", primary=True, merge="max"), "never changes"),
+        (lambda: Field("x", "int64", merge=upvec.union()), "combines list"),
+        (lambda: upvec.union(limit=0), "wanted a positive integer"),
+        (lambda: upvec.ema(0), "above 0, at most 1"),
+        (lambda: upvec.concat(1), "wanted a text"),
+        (lambda: upvec.merge_map(ts=1), "wanted the name of a member"),
+        (lambda: upvec.mean(weight=1), "wanted the name of a field"),
+        (lambda: upvec.custom("f"), "wanted a function"),
+        (upvec.any_of, "different keys"),
+        (lambda: Schema(ID, Field("m", "float64", merge=upvec.mean("w"))), "wants a number field"),
         (lambda: Vector("v", 0), "dim is 1 to"),
         (lambda: Vector("v", 2.0), "dim is an integer"),
         (lambda: Vector("v", True), "dim is an integer"),
         (lambda: Vector("v", 2, metric="dot"), "none of l2"),
         (lambda: Vector("v", 2, M=3), "M is 4 to 256"),
-        (lambda: Vector("v", 2, source="x"), "source= is not supported yet"),
-        (lambda: Vector("v", 2, merge="mean"), "not supported yet"),
+        (lambda: Schema(ID, Vector("v", 2, source="x")), "unknown source 'x'"),
+        (lambda: Vector("v", 2, source=[1]), "wanted the names of fields"),
+        (lambda: Vector("v", 2, merge="sum"), "wanted one of replace"),
         (Unique, "names of fields"),
         (lambda: Unique("a", "a"), "twice"),
         (Schema, "exactly one .* got none"),
@@ -72,9 +86,16 @@ def test_reserved_and_invalid_names_are_refused(name: object) -> None:
                            unique=[Unique("a", name="b")]),
             "is taken",
         ),
-        (lambda: Schema(ID, order_by="id"), "order_by= is not supported yet"),
-        (lambda: Schema(ID, groups={"id": []}), "groups= is not supported yet"),
-        (lambda: Schema(ID, ttl=("id", "1d")), "ttl= is not supported yet"),
+        (lambda: Schema(ID, order_by="id"), "'id' is the primary key"),
+        (lambda: Schema(ID, order_by="x"), "unknown field 'x'"),
+        (lambda: Schema(ID, Field("b", "bool"), order_by="b"), "'b' is bool; wanted int64"),
+        (lambda: Schema(ID, groups={"id": []}), "'id' is the primary key"),
+        (lambda: Schema(ID, T, groups={"t": ["x"]}), "unknown field 'x'"),
+        (lambda: Schema(ID, T, groups={"t": ["id"]}), "never changes"),
+        (lambda: Schema(ID, T, N, groups={"t": ["n"], "n": []}), "'n' has two clocks"),
+        (lambda: Schema(ID, T, order_by="t", groups={"t": []}), "'t' has two clocks"),
+        (lambda: Schema(ID, ttl=("id", "1d")), "'id' is no timestamp"),
+        (lambda: Schema(ID, T, ttl=("t", "1 day")), "got '1 day', wanted a number and one of"),
         (lambda: Schema(ID, extra="store"), "not supported yet"),
         (lambda: Schema.from_dict({"fields": []}), "not the description"),
         (lambda: Schema.from_dict({"fields": [{"field": {"nme": "x"}}]}), "not the description"),

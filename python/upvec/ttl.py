@@ -1,0 +1,45 @@
+"""Rows that have outlived their time: no read shows them, and writes take their places.
+
+A row is expired from the moment on that the schema's ``ttl`` names; it stays in memory and in the
+files until a commit deletes it: :meth:`Collection.reap`, or a write to its keys.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from .schema import Schema
+    from .state import State
+
+__all__ = ["is_expired", "now_us", "present_rids"]
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+RowIds: TypeAlias = npt.NDArray[np.int64]
+
+
+def now_us() -> np.datetime64:
+    """Return the present, in UTC."""
+    return np.datetime64("now", "us")
+
+
+def is_expired(schema: Schema, state: State, rids: RowIds, now: np.datetime64) -> BoolArray:
+    """Return True where an existing row has outlived its time; bool (n,)."""
+    if schema.ttl is None:
+        return np.zeros(len(rids), dtype=np.bool_)
+    since, null = state.columns[schema.ttl[0]].gather(rids)
+    # Not since + lifetime: that may be beyond what a timestamp holds.
+    old: BoolArray = since <= now - schema.lifetime
+    return old if null is None else old & ~null
+
+
+def present_rids(schema: Schema, state: State) -> RowIds | None:
+    """Return the rows that are not expired, in order; None: all that live, without a look."""
+    if schema.ttl is None:
+        return None
+    rids = state.live_rids()
+    gone = is_expired(schema, state, rids, now_us())
+    return rids[~gone] if gone.any() else None

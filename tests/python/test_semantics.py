@@ -557,8 +557,8 @@ def test_every_option_was_tried() -> None:
         "duplicates error", "duplicates first", "duplicates last", "duplicates fold", "where",
         "merge=", "only=", "atomic=False", "if_version", "repeated op_id", "sync", "plan",
         "transaction", "rollback", "undone", "reopen",
-        "inserted", "updated", "unchanged", "skipped", "stale", "conflict", "rejected", "InvalidRowError",
-        "DuplicateKeyError", "ConflictError", "ValueError",
+        "inserted", "updated", "unchanged", "skipped", "stale", "conflict", "rejected",
+        "InvalidRowError", "DuplicateKeyError", "ConflictError", "ValueError",
     }  # fmt: skip
     if not TRIED:
         pytest.skip("the machines did not run in this process")

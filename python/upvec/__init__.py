@@ -26,6 +26,7 @@ from .errors import (
     ReadOnlyError,
     SchemaError,
     UpvecError,
+    ViolationError,
 )
 from .expression import Expression, col
 from .match import any_of
@@ -97,6 +98,7 @@ __all__ = [
     "UpsertResult",
     "UpvecError",
     "Vector",
+    "ViolationError",
     "all_",
     "any_",
     "any_of",

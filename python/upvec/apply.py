@@ -6,7 +6,9 @@ that are free. One thread at a time calls it: the writer, with its lock held.
 
 from __future__ import annotations
 
+import json
 from collections import deque
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ._core import Index
+from .alter import filled_column, widened_column
 from .base import Base
 from .codec import ColumnEffect, Effects, Operation, VectorEffect
 from .columns import Column, ColumnWriter, Selection
 from .errors import CorruptionError, LimitError
 from .operations import Operations
+from .schema import Schema
 from .state import State, empty_state, key_tables
 from .ttl import now_us
 
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 
     from ._core import Snapshot
     from .resolve import Resolution
-    from .schema import Schema, Vector
+    from .schema import Vector
     from .state import KeyTable
 
 __all__ = ["MAX_ROWS", "Engine", "new_index"]
@@ -39,6 +43,8 @@ RowIds: TypeAlias = npt.NDArray[np.int64]
 # Half of what the rows of a vector index are numbered by: in one commit, every row may get a second
 # version.
 MAX_ROWS = 2**30
+# What the log calls a change of the schema.
+_SCHEMA_NOTE = "schema"
 _NO_RIDS = np.empty(0, dtype=np.int64)
 
 
@@ -62,8 +68,10 @@ class Engine:
 
     def __init__(self, schema: Schema, *, seed: int) -> None:
         self.schema = schema
+        # Never changed once a state has them, but replaced: older states go on with theirs.
         self.tables: dict[str, KeyTable] = key_tables(schema, seed=seed)
         self.indexes: dict[str, Index] = {n: new_index(v) for n, v in schema.vectors.items()}
+        self._seed = seed
         self.free: deque[int] = deque()
         self.remembered: dict[Any, Any] = {}
         self.operations = Operations()
@@ -71,11 +79,11 @@ class Engine:
 
     def start(self) -> State:
         """Return the state without rows."""
-        return empty_state(self.schema, self._snapshots())
+        return empty_state(self.schema, self.tables, self.indexes, self._snapshots())
 
     def based_on(self, head: State) -> Base:
         """Return what the next commit is resolved against."""
-        return Base(self.schema, head, self.tables, self.indexes, self.remembered, now_us())
+        return Base(head, self.remembered, now_us())
 
     def restore(
         self,
@@ -99,6 +107,9 @@ class Engine:
             versions=versions,
             columns=dict(columns),
             snapshots=self._snapshots(),
+            schema=self.schema,
+            tables=self.tables,
+            indexes=self.indexes,
         )
         rids = state.live_rids()
         for table in self.tables.values():
@@ -146,14 +157,30 @@ class Engine:
         """Return what deleting these rows writes."""
         return Effects(rids, _NO_RIDS, _NO_RIDS)
 
-    def apply(self, head: State, effects: Effects, seq: int) -> State:
+    def alter_effects(self, schema: Schema, backfill: Effects) -> Effects:
+        """Return what changing the schema writes, with the values of new fields."""
+        described = json.dumps(schema.to_dict(), ensure_ascii=False, allow_nan=False).encode()
+        return replace(backfill, notes={_SCHEMA_NOTE: described})
+
+    def adopt(self, state: State, schema: Schema) -> None:
+        """Take a schema that is equal, but for the functions that no file holds."""
+        self.schema = state.schema = schema
+
+    def apply(
+        self, head: State, effects: Effects, seq: int, *, schema: Schema | None = None
+    ) -> State:
         """Carry out effects on the newest state, and return the state after it.
+
+        ``schema`` is what the effects change the schema to, if it is at hand: what is read from
+        the log has no functions.
 
         Raises
         ------
         CorruptionError
             The effects do not fit the state: a field or a row that cannot be.
         """
+        if _SCHEMA_NOTE in effects.notes:
+            head = self._altered(head, schema or _schema_of(effects.notes[_SCHEMA_NOTE]))
         step = _Step(head, effects)
         columns = self._columns(head, effects, step)
         live = self._live(head, effects, step)
@@ -169,6 +196,9 @@ class Engine:
             versions=versions.finish(),
             columns=columns,
             snapshots=snapshots,
+            schema=self.schema,
+            tables=self.tables,
+            indexes=self.indexes,
         )
         head.link.next = state.link
         self._remember(head, effects.deleted, state, step)
@@ -176,6 +206,76 @@ class Engine:
             self.operations.add(effects.op)
         self._settle_free(effects.deleted, step)
         return state
+
+    def _altered(self, head: State, schema: Schema) -> State:
+        """Return the newest state under another schema; what is new in it has its defaults."""
+        old = head.schema
+        was = {number: name for name, number in old.numbers.items()}
+        before = {name: was.get(schema.numbers[name]) for name in schema.names}
+        columns = {}
+        for name, field in schema.fields.items():
+            source = before[name]
+            columns[name] = (
+                filled_column(field, head.size)
+                if source is None
+                else widened_column(head.columns[source], old.fields[source].type, field.type)
+            )
+        indexes, snapshots = {}, {}
+        for name, vector in schema.vectors.items():
+            source = before[name]
+            indexes[name] = new_index(vector) if source is None else head.indexes[source]
+            snapshots[name] = (
+                indexes[name].snapshot(head=True) if source is None else head.snapshots[source]
+            )
+        self.tables = self._altered_tables(head, schema, columns)
+        self.indexes = indexes
+        self._widen_remembered(old, schema)
+        self.schema = schema
+        self._names = {number: name for name, number in schema.numbers.items()}
+        state = State(
+            head.seq,
+            head.size,
+            head.count,
+            live=head.live,
+            versions=head.versions,
+            columns=columns,
+            snapshots=snapshots,
+            schema=schema,
+            tables=self.tables,
+            indexes=indexes,
+        )
+        state.link = head.link
+        return state
+
+    def _altered_tables(
+        self, head: State, schema: Schema, columns: Mapping[str, Column]
+    ) -> dict[str, KeyTable]:
+        """Return the key tables: those of before whose keys are the same, and new ones, filled."""
+
+        def signed(table: KeyTable, numbers: Mapping[str, int]) -> tuple[Any, ...]:
+            return tuple((numbers[n], t) for n, t in zip(table.fields, table.types, strict=True))
+
+        known: dict[tuple[Any, ...], list[KeyTable]] = {}
+        for table in head.tables.values():
+            known.setdefault(signed(table, head.schema.numbers), []).append(table)
+        tables = {}
+        rids = head.live_rids()
+        for name, table in key_tables(schema, seed=self._seed).items():
+            same = known.get(signed(table, schema.numbers))
+            if same:
+                tables[name] = same.pop(0).renamed(name, table.fields)
+                continue
+            keys, keyed = _keys_of(columns, table.fields, rids)
+            table.change(_none_of(keys), keys, rids[keyed])
+            tables[name] = table
+        return tables
+
+    def _widen_remembered(self, old: Schema, new: Schema) -> None:
+        if old.order_by is None or new.order_by is None or not self.remembered:
+            return
+        if old.fields[old.order_by].type != new.fields[new.order_by].type:
+            dtype = new.fields[new.order_by].dtype
+            self.remembered = {key: dtype.type(at) for key, at in self.remembered.items()}
 
     def _remember(self, head: State, deleted: RowIds, state: State, step: _Step) -> None:
         """Note when deleted rows were last written, and forget it of those that are back."""
@@ -353,6 +453,13 @@ def _keys_of(
         if null is not None:
             keyed &= ~null
     return (keys, keyed) if keyed.all() else ([column[keyed] for column in keys], keyed)
+
+
+def _schema_of(described: bytes) -> Schema:
+    try:
+        return Schema.from_dict(json.loads(described))
+    except (ValueError, RecursionError) as error:  # a SchemaError too
+        raise CorruptionError(f"a commit changes the schema to what is none: {error}") from None
 
 
 def _none_of(keys: list[AnyArray]) -> list[AnyArray]:

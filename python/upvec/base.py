@@ -17,7 +17,6 @@ from .ttl import is_expired
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ._core import Index
     from .ingest import Batch
     from .policy import FieldWrite, Stored
     from .schema import Schema
@@ -45,21 +44,12 @@ class Base:
         sync no longer has. Their keys are free.
     """
 
-    def __init__(
-        self,
-        schema: Schema,
-        state: State,
-        tables: Mapping[str, KeyTable],
-        indexes: Mapping[str, Index],
-        remembered: Mapping[Any, Any],
-        now: np.datetime64,
-    ) -> None:
-        self.schema = schema
+    def __init__(self, state: State, remembered: Mapping[Any, Any], now: np.datetime64) -> None:
+        self.schema = state.schema
         self.state = state
-        self.tables = tables
+        self.tables = state.tables
         self.remembered = remembered
         self.leaving: set[int] = set()
-        self._indexes = indexes
         self._now = now
 
     def find(self, table: KeyTable, columns: Sequence[AnyArray]) -> RowIds:
@@ -67,7 +57,7 @@ class Base:
         rids = self.lookup(table, columns)
         if self.schema.ttl is not None and len(rids):
             at = (rids >= 0).nonzero()[0]
-            gone = at[is_expired(self.schema, self.state, rids[at], self._now)]
+            gone = at[is_expired(self.state, rids[at], self._now)]
             self.leaving.update(rids[gone].tolist())
         if not self.leaving:
             return rids
@@ -80,7 +70,7 @@ class Base:
 
     def vectors(self, name: str, rids: RowIds) -> tuple[AnyArray, BoolArray]:
         """Return the vectors of rows (n, dim), and where there are some."""
-        index = self._indexes[name]
+        index = self.state.indexes[name]
         vectors, found = index.get(rids, snapshot=self.state.snapshots[name])
         return vectors, found
 

@@ -19,13 +19,15 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from .alter import Changes, altered
 from .apply import Engine
+from .backfill import Backfill, backfilled, check_new_keys, check_widening
 from .draft import Draft
 from .errors import (
     ClosedError,
@@ -36,7 +38,7 @@ from .errors import (
     ReadOnlyError,
     SchemaError,
 )
-from .expression import Expression
+from .expression import Expression, bind
 from .files import Files
 from .ingest import Batch, ingest
 from .match import AnyOf
@@ -47,9 +49,9 @@ from .read import read_rows
 from .reader import Reader, Where
 from .resolve import Call, call_of, is_skipped, resolve, resolve_delete, result_of
 from .result import Outcome, Rows, UpsertResult
-from .schema import Schema
+from .schema import Field, Schema, Unique, Vector
 from .snapshot import Snapshot
-from .storage import Storage, open_for_reading
+from .storage import Storage, check_storable, open_for_reading
 from .sync import ALL, Sync, checked_share
 from .transaction import Transaction
 from .ttl import is_expired, now_us
@@ -132,7 +134,7 @@ def open(  # noqa: A001  (upvec.open, as the file system's)
         if read_only:
             raise ValueError("a collection in memory cannot be read_only: it would stay empty")
         engine = Engine(schema, seed=int.from_bytes(os.urandom(8), "little") >> 1)
-        return Collection(schema, engine, engine.start(), None)
+        return Collection(engine, engine.start(), None)
     # The process may change its directory, and "c/" has to have the parent of "c".
     root = os.path.abspath(root)
     return open_directory(root, schema, Files(), read_only=read_only, durability=durability)
@@ -147,24 +149,19 @@ def open_directory(
     durability: Durability = "commit",
 ) -> Collection:
     """Open a collection through a given file system layer; see :func:`open`."""
-
-    def make_engine(storage: Storage) -> Engine:
-        return Engine(storage.schema, seed=storage.seed)
-
     if read_only:
-        storage, engine, state = open_for_reading(root, files, schema, durability, make_engine)
-        return Collection(storage.schema, engine, state, storage)
+        storage, engine, state = open_for_reading(root, files, schema, durability)
+        return Collection(engine, state, storage)
     storage = Storage.for_writing(root, files, schema)
     try:
-        engine = make_engine(storage)
-        state = storage.recover(engine, durability)
+        engine, state = storage.recover(schema, durability)
     except BaseException:
         storage.close()
         raise
     for problem in storage.warnings:
         message = f"opened from an older checkpoint and the log; checkpoint() again: {problem}"
         warnings.warn(message, RuntimeWarning, stacklevel=3)
-    return Collection(storage.schema, engine, state, storage)
+    return Collection(engine, state, storage)
 
 
 class Collection(Reader):
@@ -192,10 +189,7 @@ class Collection(Reader):
     {'id': 1, 'email': 'ada@x.org', 'logins': 3}
     """
 
-    def __init__(
-        self, schema: Schema, engine: Engine, state: State, storage: Storage | None
-    ) -> None:
-        self._schema = schema
+    def __init__(self, engine: Engine, state: State, storage: Storage | None) -> None:
         self._engine = engine
         self._storage = storage
         self._head = state
@@ -230,7 +224,7 @@ class Collection(Reader):
 
         Parameters
         ----------
-        rows : list of dict, dict, structured array or DataFrame
+        rows : list or iterator of dicts, dataclasses or models; dict, structured array, DataFrame
             A field that a row does not mention is *absent*, which is not the same as null.
             Vectors are (n, dim). Everything is copied.
         on : str or any_of(...)
@@ -290,12 +284,16 @@ class Collection(Reader):
         named = checked_op_id(op_id)
         _refuse(progress=progress or None, batch_rows=batch_rows)
         self._check_writable()
-        sides = _sides(returning)
-        call = call_of(self._schema, on, policy, duplicates, where, if_version)
-        batch = ingest(self._schema, rows, skip=is_skipped(on_invalid))
+        sides, skip = _sides(returning), is_skipped(on_invalid)
+
+        def call_under(schema: Schema) -> Call:
+            return call_of(schema, on, policy, duplicates, where, if_version)
+
         if dry_run:
-            return Plan(self, batch, call)
-        return self._upsert(batch, call, sides, named)
+            draft = self._begin_draft()
+            batch = ingest(draft.schema, rows, skip=skip)
+            return Plan(self, draft, batch, call_under(draft.schema))
+        return self._upsert(rows, call_under, skip=skip, returning=sides, op_id=named)
 
     def insert(self, rows: Any, *, duplicates: str = "error") -> UpsertResult:
         """Store new rows; a row whose primary key is stored is a conflict.
@@ -307,7 +305,9 @@ class Collection(Reader):
         """
         self._check_writable()
         policy = Policy("insert_only")
-        return self._upsert(rows, call_of(self._schema, None, policy, duplicates, strict=True))
+        return self._upsert(
+            rows, lambda schema: call_of(schema, None, policy, duplicates, strict=True)
+        )
 
     def update(
         self, rows: Any, *, on: str | AnyOf | None = None, duplicates: str = "error"
@@ -321,7 +321,9 @@ class Collection(Reader):
         """
         self._check_writable()
         policy = Policy("update_only")
-        return self._upsert(rows, call_of(self._schema, on, policy, duplicates, strict=True))
+        return self._upsert(
+            rows, lambda schema: call_of(schema, on, policy, duplicates, strict=True)
+        )
 
     def delete(self, keys: Any = None, *, where: Where = None) -> UpsertResult:
         """Remove rows by primary key, by condition, or by both.
@@ -346,19 +348,31 @@ class Collection(Reader):
         self._check_writable()
         if keys is None and where is None:
             raise ValueError("delete() wants keys, or where=, or both; got neither")
-        predicate = self._predicate(where)
-        table = self._table(None)
-        columns = None if keys is None else self._key_columns(table, keys)[0]
+        keys = _listed(keys)
+        state = self._head
+        while True:
+            result = self._delete(state, keys, where)
+            if result is not None:
+                return result
+            state = self._head
+
+    def _delete(self, seen: State, keys: Any, where: Where) -> UpsertResult | None:
+        """Delete rows; None if the schema is not that of ``seen`` any more."""
+        predicate = self._predicate(seen, where)
+        table = self._table(seen, None)
+        columns = None if keys is None else self._key_columns(seen, table, keys)[0]
         with self._writing:
             self._check_writable()
             head = self._head
+            if head.schema is not seen.schema:
+                return None
             if columns is None:
                 rids = self._select(head, predicate)
             else:
                 rids = np.empty(0, dtype=np.int64)
                 if len(columns[0]):
                     rids = self._base().find(table, columns)
-            status, reasons = resolve_delete(head, self._engine.indexes, rids, predicate)
+            status, reasons = resolve_delete(head, rids, predicate)
             gone = rids[status == Outcome.DELETED]
             key = head.columns[table.name].gather(rids)[0] if columns is None else columns[0]
             version = _versions(head, rids)
@@ -406,15 +420,15 @@ class Collection(Reader):
             The source is empty, or too much would be deleted. Else as :meth:`upsert`.
         """
         self._check_writable()
-        predicate = None if scope is ALL else self._predicate(scope)  # type: ignore[arg-type]
-        if scope is not ALL and predicate is None:
+        if scope is None:
             raise ValueError("sync: got scope=None; wanted a condition, or upvec.ALL")
-        sync = Sync(predicate, checked_share(max_delete), self._engine.indexes)
-        call = call_of(self._schema, on, policy, duplicates, sync=sync)
-        batch = ingest(self._schema, rows)
-        if not batch.rows:
-            raise ValueError("sync: the source has no rows; delete(where=...) would delete them")
-        return self._upsert(batch, call)
+        share = checked_share(max_delete)
+
+        def call_under(schema: Schema) -> Call:
+            within = None if scope is ALL else bind(scope, schema.types)  # type: ignore[arg-type]
+            return call_of(schema, on, policy, duplicates, sync=Sync(within, share))
+
+        return self._upsert(rows, call_under)
 
     def transaction(self) -> Transaction:
         """Begin several writes that become one commit, in ``with``.
@@ -468,7 +482,7 @@ class Collection(Reader):
         draft.claims()
         changed = draft.check(head)
         if changed:
-            name = self._schema.primary.name
+            name = head.schema.primary.name
             rids = np.array(sorted(changed), dtype=np.int64)
             keys = draft.base.columns[name].gather(rids)[0].tolist()
             shown = ", ".join(map(repr, keys[:5]))
@@ -490,12 +504,104 @@ class Collection(Reader):
         with self._writing:
             self._check_writable()
             state = self._head
-            rids = state.live_rids()
-            gone = rids[is_expired(self._schema, state, rids, now_us())]
-            if len(gone):
-                state = self._commit(state, self._engine.delete_effects(gone))
+            state, count = self._reap(state)
         self._acknowledge(state)
-        return len(gone)
+        return count
+
+    def _reap(self, head: State) -> tuple[State, int]:
+        """Delete the rows that are expired; the writer's lock is held."""
+        rids = head.live_rids()
+        gone = rids[is_expired(head, rids, now_us())]
+        if not len(gone):
+            return head, 0
+        return self._commit(head, self._engine.delete_effects(gone)), len(gone)
+
+    def alter(
+        self,
+        *,
+        add: Iterable[Field | Vector] = (),
+        drop: Iterable[str] = (),
+        rename: Mapping[str, str] | None = None,
+        widen: Mapping[str, str] | None = None,
+        add_unique: Iterable[Unique] = (),
+        backfill: Mapping[str, Backfill] | None = None,
+    ) -> Schema:
+        """Change the schema, and with it the stored rows, in one commit.
+
+        The log keeps the schema with the commit that made it, so that older commits are replayed
+        under the schema that they were written with. Versions of rows stay. Snapshots go on with
+        the schema that they began with; a transaction or a plan that began before is refused when
+        it commits.
+
+        Parameters
+        ----------
+        add : sequence of Field or Vector
+            They come behind the others. Stored rows get what ``backfill`` says, else the default,
+            else null; a field that allows none of these is refused unless there are no rows.
+        drop : sequence of str
+            Names of fields, vectors or Uniques.
+        rename : mapping of str to str
+            New names by old ones. Uniques, clocks, checks and sources follow.
+        widen : mapping of str to str
+            New types by name: int64 to float64, bool to int64 or float64, list<int64> to
+            list<float64>, string to json; or ``"nullable"``.
+        add_unique : sequence of Unique
+            In the new names.
+        backfill : mapping of str to str, Expression or callable
+            Values of added fields for the rows that are stored: an expression in the names of
+            before, such as ``"price * 1.25"`` or ``"first + ' ' + last"``; or a function that gets
+            up to 65,536 rows (:class:`Rows`) at a time and returns a column of as many values, or
+            (m, dim) for a vector. Writers wait meanwhile.
+
+        Returns
+        -------
+        Schema
+            The new one.
+
+        Raises
+        ------
+        SchemaError
+            The changes contradict the schema.
+        ViolationError
+            Stored rows are in the way: equal values of a new Unique, or values that the wider type
+            does not hold. It is a SchemaError and a ConflictError.
+        InvalidRowError, DimensionError, ExpressionError
+            A value of ``backfill`` that does not fit. All of them have changed nothing.
+        ReadOnlyError, ClosedError, ForkedError, PoisonedError
+
+        Examples
+        --------
+        >>> import upvec
+        >>> schema = upvec.Schema(
+        ...     upvec.Field("id", "int64", primary=True), upvec.Field("price", "int64")
+        ... )
+        >>> col = upvec.open(":memory:", schema)
+        >>> _ = col.upsert([{"id": 1, "price": 8}])
+        >>> _ = col.alter(
+        ...     add=[upvec.Field("gross", "float64")],
+        ...     rename={"price": "net"},
+        ...     backfill={"gross": "price * 1.25"},
+        ... )
+        >>> col[1]
+        {'id': 1, 'net': 8, 'gross': 10.0}
+        """
+        self._check_writable()
+        changes = Changes(
+            tuple(add), _names(drop), dict(rename or {}), dict(widen or {}), tuple(add_unique)
+        )
+        with self._writing:
+            self._check_writable()
+            # Also what is expired holds its keys; no read shows whether it is there.
+            head, _ = self._reap(self._head)
+            schema = altered(head.schema, changes)
+            check_storable(schema)
+            check_widening(head, changes.widen)
+            effects = backfilled(head, schema, changes.add, backfill or {})
+            check_new_keys(head, schema, (one.name for one in changes.add_unique), effects)
+            effects = self._engine.alter_effects(schema, effects)
+            state = self._commit(head, effects, schema=schema)
+        self._acknowledge(state)
+        return schema
 
     def checkpoint(self) -> None:
         """Write the present state to the directory, so that opening need not replay the log.
@@ -520,16 +626,40 @@ class Collection(Reader):
     def _upsert(
         self,
         rows: Any,
-        call: Call,
+        call_under: Callable[[Schema], Call],
+        *,
+        skip: bool = False,
         returning: frozenset[str] = frozenset(),
         op_id: tuple[str, int] | None = None,
     ) -> UpsertResult:
-        batch = rows if isinstance(rows, Batch) else ingest(self._schema, rows)
+        while True:
+            schema = self._head.schema
+            call = call_under(schema)
+            if isinstance(rows, Iterator):  # perhaps to be read twice
+                rows = list(rows)
+            batch = ingest(schema, rows, skip=skip)
+            if call.sync is not None and not batch.rows:
+                message = "sync: the source has no rows; delete(where=...) would delete them"
+                raise ValueError(message)
+            result = self._upsert_batch(batch, call, returning, op_id)
+            if result is not None:
+                return result
+
+    def _upsert_batch(
+        self,
+        batch: Batch,
+        call: Call,
+        returning: frozenset[str],
+        op_id: tuple[str, int] | None,
+    ) -> UpsertResult | None:
+        """Make one commit of a batch; None if the schema is another one by now."""
         with self._writing:
             self._check_writable()
             head = self._head
+            if head.schema is not call.schema:
+                return None
             if op_id is not None:
-                again = self._engine.operations.result(self._schema, op_id)
+                again = self._engine.operations.result(head.schema, op_id)
                 if again is not None:
                     self._acknowledge(head)
                     return again
@@ -545,14 +675,14 @@ class Collection(Reader):
             result = result_of(base, batch, resolution, seq=seq)
             state, after = head, resolution.rids
             if writes or op_id is not None:
-                op = None if op_id is None else operation(self._schema, op_id, result)
+                op = None if op_id is None else operation(head.schema, op_id, result)
                 effects = self._engine.upsert_effects(head, resolution, batch.rows, op)
                 state = self._commit(head, effects)
                 after = resolution.rids_after(effects.rids)
         # Also where nothing was written: the answer may rest on a commit that is not yet synced.
         self._acknowledge(state)
         if call.sync is not None:
-            name = self._schema.primary.name
+            name = head.schema.primary.name
             result.deleted = head.columns[name].gather(resolution.leaving)[0]
         if "old" in returning:
             result.old = self._rows_of(head, resolution.rids)
@@ -565,15 +695,15 @@ class Collection(Reader):
         return self._engine.based_on(self._head)
 
     def _rows_of(self, state: State, rids: RowIds) -> Rows:
-        return read_rows(self._schema, state, self._engine.indexes, rids, self._schema.names)
+        return read_rows(state, rids, state.schema.names)
 
-    def _commit(self, head: State, effects: Effects) -> State:
+    def _commit(self, head: State, effects: Effects, schema: Schema | None = None) -> State:
         """Log effects and apply them; the writer's lock is held. Not yet synced or published."""
         seq = head.seq + 1
         try:
             if self._storage is not None:
                 seq = self._storage.write(effects)
-            state = self._engine.apply(head, effects, seq)
+            state = self._engine.apply(head, effects, seq, schema=schema)
         except BaseException as error:
             # Not by where it failed: an interrupt may come between writing and knowing of it.
             if self._storage is not None and self._storage.last_seq == head.seq:
@@ -622,9 +752,14 @@ class Collection(Reader):
         ...     len(snap), len(col)
         (0, 1)
         """
-        return Snapshot(self, self._engine, self._reading(), self._reading)
+        return Snapshot(self, self._reading(), self._reading)
 
     # --- The handle -------------------------------------------------------------------------
+
+    @property
+    def schema(self) -> Schema:
+        """The schema of the rows that readers see."""
+        return self._published.schema
 
     @property
     def path(self) -> str:
@@ -649,16 +784,15 @@ class Collection(Reader):
     def stats(self) -> dict[str, Any]:
         """Return counts and sizes: rows, commits, bytes by part, and those of each vector index."""
         state = self._reading()
-        engine = self._engine
         columns = {name: column.nbytes() for name, column in state.columns.items()}
-        keys = {name: table.nbytes() for name, table in engine.tables.items()}
+        keys = {name: table.nbytes() for name, table in state.tables.items()}
         described: dict[str, Any] = {
             "rows": state.count,
             "seq": state.seq,
             "free_rids": state.size - state.count,
             "column_bytes": columns,
             "key_bytes": keys,
-            "indexes": {name: index.stats() for name, index in engine.indexes.items()},
+            "indexes": {name: index.stats() for name, index in state.indexes.items()},
         }
         if self._storage is not None:
             described |= self._storage.stats()
@@ -673,11 +807,11 @@ class Collection(Reader):
         self._reading()
         with self._writing:
             state = self._head
-            content = hashlib.sha256(repr(self._schema.to_dict()).encode())
+            content = hashlib.sha256(repr(state.schema.to_dict()).encode())
             rids = state.live_rids()
             content.update(rids.tobytes())
             content.update(state.versions.gather(rids)[0].tobytes())
-            for name in self._schema.fields:
+            for name in state.schema.fields:
                 values, null = state.columns[name].gather(rids)
                 if null is not None:
                     content.update(null.tobytes())
@@ -686,7 +820,7 @@ class Collection(Reader):
                     repr(values.tolist()).encode() if values.dtype.hasobject else values.tobytes()
                 )
             content.update(repr(list(self._engine.free)).encode())
-            for name, index in self._engine.indexes.items():
+            for name, index in state.indexes.items():
                 content.update(f"{name} {index.digest()}".encode())
             return content.hexdigest()
 
@@ -755,6 +889,15 @@ def _sides(returning: str | Iterable[str] | None) -> frozenset[str]:
     if not sides <= {"old", "new"}:
         raise ValueError(f"returning={returning!r}; wanted 'old', 'new' or both")
     return sides
+
+
+def _names(given: Iterable[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _listed(keys: Any) -> Any:
+    """Return keys that can be looked at again."""
+    return list(keys) if isinstance(keys, Iterator) else keys
 
 
 def _versions(state: State, rids: RowIds) -> RowIds:

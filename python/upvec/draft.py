@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .base import Base
     from .ingest import Batch
     from .resolve import Call
-    from .schema import Vector
+    from .schema import Schema, Vector
 
 __all__ = ["Draft"]
 
@@ -58,16 +58,16 @@ class Draft(Engine):
 
     def __init__(self, engine: Engine, base: State) -> None:
         # Not by Engine.__init__: it would make tables and indexes of its own.
-        self.schema = engine.schema
+        self.schema = base.schema
         self.free = deque()
         self.operations = Operations()
-        self._names = engine._names  # noqa: SLF001
+        self._names = {number: name for name, number in self.schema.numbers.items()}
         self.base = base
         self._engine = engine
-        self.tables = {name: _DraftTable(table, base) for name, table in engine.tables.items()}
+        self.tables = {name: _DraftTable(table, base) for name, table in base.tables.items()}
         self._overlays = {
-            name: _DraftIndex(vector, engine.indexes[name], base.snapshots[name])
-            for name, vector in engine.schema.vectors.items()
+            name: _DraftIndex(vector, base.indexes[name], base.snapshots[name])
+            for name, vector in base.schema.vectors.items()
         }
         # They do all that is asked of an index here.
         self.indexes = self._overlays  # type: ignore[assignment]
@@ -89,6 +89,9 @@ class Draft(Engine):
             versions=ColumnWriter(base.versions, size).finish(),
             columns={name: ColumnWriter(c, size).finish() for name, c in base.columns.items()},
             snapshots=base.snapshots,
+            schema=self.schema,
+            tables=self.tables,
+            indexes=self.indexes,
         )
 
     def rely_on_rows(self, rids: RowIds) -> None:
@@ -118,17 +121,18 @@ class Draft(Engine):
 
     # --- Steps --------------------------------------------------------------------------------
 
-    def apply(self, head: State, effects: Effects, seq: int) -> State:
+    def apply(
+        self, head: State, effects: Effects, seq: int, *, schema: Schema | None = None
+    ) -> State:
         """Carry out effects on the draft, and note what they touch."""
         self.rely_on_rows(effects.deleted)
         self.rely_on_rows(effects.rids)
         self._gone.update(rid for rid in effects.deleted.tolist() if rid < self._first_new)
-        named = {number: name for name, number in self.schema.numbers.items()}
         written: dict[int, ColumnEffect | VectorEffect] = {**effects.columns, **effects.vectors}
         for number, effect in written.items():
             rids = effects.rids if effect.rows is None else effects.rids[effect.rows]
-            self._written.setdefault(named[number], set()).update(rids.tolist())
-        state = super().apply(head, effects, seq)
+            self._written.setdefault(self._names[number], set()).update(rids.tolist())
+        state = super().apply(head, effects, seq, schema=schema)
         self.free = deque()  # ids are not used again: a commit must tell old rows from new ones
         return state
 
@@ -164,10 +168,13 @@ class Draft(Engine):
         Raises
         ------
         ConflictError
-            A key that was not stored, and was relied on to be so, is stored now.
+            A key that was not stored, and was relied on to be so, is stored now; or the schema is
+            another one.
         """
         if head.seq == self.base.seq:
             return set()
+        if head.schema is not self.schema:
+            raise ConflictError("the schema was changed by others meanwhile; nothing was written")
         rids = np.array(sorted(self._relied), dtype=np.int64)
         wanted = np.array([self._relied[rid] for rid in rids.tolist()], dtype=np.int64)
         same = head.live.gather(rids)[0] & (head.versions.gather(rids)[0] == wanted)
@@ -179,7 +186,7 @@ class Draft(Engine):
         if not keys:
             return
         listed = list(keys)
-        table = self._engine.tables[name]
+        table = self.base.tables[name]
         columns = _columns_of(listed, table)
         now = table.find(columns)
         before = table.find_at(self.base, columns)

@@ -211,6 +211,22 @@ class ConflictError(UpvecError):
         self.result = result
 
 
+class ViolationError(SchemaError, ConflictError):
+    """A change of the schema that stored rows do not allow; nothing was written.
+
+    Attributes
+    ----------
+    violations : list of (value, list of primary keys)
+        Each value, or key, that is in the way, and the rows that have it.
+    """
+
+    def __init__(
+        self, message: str = "", *, violations: Sequence[tuple[Any, list[Any]]] = ()
+    ) -> None:
+        super().__init__(message)
+        self.violations = list(violations)
+
+
 class NotSupportedError(UpvecError):
     """An argument that this version of upvec knows, and does not carry out.
 

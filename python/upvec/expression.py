@@ -13,6 +13,7 @@ the few kinds of nodes that are named below are accepted. Nothing is ever execut
 from __future__ import annotations
 
 import ast
+import copy
 import datetime as dt
 import operator
 import re
@@ -24,7 +25,7 @@ import numpy.typing as npt
 
 from .errors import ExpressionError
 
-__all__ = ["Expression", "FieldRef", "Predicate", "bind", "col", "parse"]
+__all__ = ["Expression", "FieldRef", "Predicate", "bind", "col", "parse", "renamed"]
 
 AnyArray = npt.NDArray[Any]
 BoolArray = npt.NDArray[np.bool_]
@@ -457,6 +458,19 @@ def bind(expression: Expression | str, types: Types) -> Predicate:
         raise
     except RecursionError:
         raise ExpressionError("the expression is nested too deeply") from None
+
+
+def renamed(expression: Expression, names: Mapping[str, str]) -> Expression:
+    """Return an expression that calls fields by new names; ``names`` maps old ones to new ones."""
+    if isinstance(expression, FieldRef):
+        return FieldRef(names.get(expression.name, expression.name))
+    same = copy.copy(expression)
+    slots: Iterable[str] = type(expression).__slots__
+    for slot in slots:
+        part = getattr(expression, slot)
+        if isinstance(part, Expression):
+            object.__setattr__(same, slot, renamed(part, names))
+    return same
 
 
 def parse(text: str) -> Expression:

@@ -1,7 +1,8 @@
 """Anything that holds rows → one columnar batch, wholly validated.
 
-Accepted: a list of dicts (which need not have the same keys), one dict of scalars (one row),
-a dict of columns, a structured numpy array, and a pandas DataFrame.
+Accepted: a list or an iterator of dicts (which need not have the same keys), dataclasses or
+pydantic models, or one of these; a dict of columns, a structured numpy array, and a pandas
+DataFrame.
 
 Three things are kept apart for every field of every row: *absent* (the row does not mention
 the field), *null*, and a value. In a DataFrame, NaN, NA, None and NaT are null, but NaN in a
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, TypeAlias
@@ -28,7 +29,8 @@ import numpy.typing as npt
 from .columns import objects
 from .errors import DimensionError, InvalidRowError, SchemaError
 from .json_text import encode_json
-from .schema import DTYPES, OBJECT, Field, Schema, Vector
+from .models import as_mapping
+from .schema import DTYPES, EXTRA, OBJECT, Field, Schema, Vector
 
 __all__ = [
     "Batch",
@@ -131,7 +133,7 @@ def ingest(schema: Schema, rows: Any, *, skip: bool = False) -> Batch:
     Parameters
     ----------
     schema : Schema
-    rows : list of dict, dict, structured array or DataFrame
+    rows : list or iterator of dict, dataclass or model; dict, structured array or DataFrame
         Values are copied.
     skip : bool
         Name bad rows in the batch, instead of raising. What is no rows at all raises anyway.
@@ -164,6 +166,8 @@ def _validated(schema: Schema, table: _Table) -> Batch:
     unknown = [name for name in table.columns if name not in schema.types]
     if unknown and schema.extra == "reject":
         raise _unknown_field(schema, table, unknown[0])
+    if unknown and schema.extra == "store":
+        table = _with_extra(table, unknown)
     cells: dict[str, Cells] = {}
     for name in schema.names:
         if name in table.columns:
@@ -172,6 +176,40 @@ def _validated(schema: Schema, table: _Table) -> Batch:
             if cell is not None:
                 cells[name] = cell
     return Batch(table.rows, cells)
+
+
+def _with_extra(table: _Table, unknown: Sequence[Any]) -> _Table:
+    """Return a table in which one column of objects has all that the schema does not know."""
+    named = next((name for name in unknown if not isinstance(name, str)), None)
+    if named is not None:
+        message = f"field {named!r}: got a {type(named).__name__} as the name of a field"
+        raise InvalidRowError(message, rows=range(table.rows), field=str(named), got=named)
+    columns = {name: raw for name, raw in table.columns.items() if name not in unknown}
+    present = np.zeros(table.rows, dtype=np.bool_)
+    cells: list[dict[str, Any]] = [{} for _ in range(table.rows)]
+    for row, value in _said(columns.pop(EXTRA, [])):
+        present[row] = True
+        if value is not None and not isinstance(value, Mapping):
+            raise _invalid(EXTRA, [row], value, "a dict")
+        cells[row].update(value or {})
+    for name in unknown:
+        for row, value in _said(table.columns[name]):
+            present[row] = True
+            cells[row][name] = value
+    said = [cell for cell, is_said in zip(cells, present.tolist(), strict=True) if is_said]
+    return _Table(table.rows, {**columns, EXTRA: _Sparse(said, present)})
+
+
+def _said(raw: Any) -> Iterable[tuple[int, Any]]:
+    """Yield the rows of a batch that mention a field, and their values as JSON has them."""
+    rows: Iterable[int] = range(len(raw)) if not isinstance(raw, _Sparse) else ()
+    if isinstance(raw, _Sparse):
+        rows, raw = np.flatnonzero(raw.present).tolist(), raw.values
+    elif _is_pandas(raw):
+        raw = _series(raw, "")
+    values = raw.tolist() if isinstance(raw, np.ndarray) else raw
+    for row, value in zip(rows, values, strict=True):
+        yield row, value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
 def _skipping(schema: Schema, table: _Table, error: InvalidRowError | DimensionError) -> Batch:
@@ -264,22 +302,23 @@ def _table(schema: Schema | None, rows: Any) -> _Table:
     if isinstance(rows, np.ndarray) and rows.dtype.names is not None:
         flat = rows.reshape(-1)
         return _Table(len(flat), {name: flat[name] for name in rows.dtype.names})
-    if isinstance(rows, (list, tuple)):
-        return _table_of_dicts(rows)
+    if isinstance(rows, (list, tuple, Iterator)):
+        return _table_of_dicts(list(rows))
     if _is_pandas(rows) and hasattr(rows, "columns"):
         names = list(rows.columns)
         if len(set(names)) != len(names):
             raise InvalidRowError(f"a DataFrame names a column twice: {names}")
         return _Table(len(rows), {name: rows[name] for name in names})
+    single = as_mapping(rows)
+    if single is not None:
+        return _table_of_dicts([single])
     wanted = "a list of dicts, a dict of columns, a structured array or a DataFrame"
     raise InvalidRowError(f"rows: got {type(rows).__name__}, wanted {wanted}", got=rows)
 
 
 def _table_of_dicts(rows: Sequence[Any]) -> _Table:
-    for position, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            message = f"row {position}: got {type(row).__name__}, wanted a dict"
-            raise InvalidRowError(message, rows=[position], got=row, want="dict")
+    if set(map(type, rows)) != {dict}:
+        rows = [_mapping(row, position) for position, row in enumerate(rows)]
     columns: dict[str, Any] = {}
     # A dict, not a set: the order of names decides which of several errors is reported.
     for name in dict.fromkeys(chain.from_iterable(rows)):
@@ -291,15 +330,21 @@ def _table_of_dicts(rows: Sequence[Any]) -> _Table:
     return _Table(len(rows), columns)
 
 
+def _mapping(row: Any, position: int) -> Mapping[str, Any]:
+    mapping = as_mapping(row)
+    if mapping is None:
+        message = f"row {position}: got {type(row).__name__}, wanted a dict"
+        raise InvalidRowError(message, rows=[position], got=row, want="dict")
+    return mapping
+
+
 # Of these a single value may look like a column.
 _NESTED = frozenset({"json", "list<string>", "list<int64>", "list<float64>", "vector"})
 
 
 def _table_of_mapping(schema: Schema | None, rows: Mapping[Any, Any]) -> _Table:
     plain = {
-        name: value
-        for name, value in rows.items()
-        if schema is None or schema.types.get(name) not in _NESTED
+        name: value for name, value in rows.items() if schema is None or _is_plain(schema, name)
     }
     scalars = [name for name, value in plain.items() if not _is_column(value)]
     if scalars and len(scalars) == len(plain):
@@ -314,6 +359,13 @@ def _table_of_mapping(schema: Schema | None, rows: Mapping[Any, Any]) -> _Table:
     if len(set(lengths.values())) > 1:
         raise InvalidRowError(f"columns have different lengths: {lengths}", got=lengths)
     return _Table(next(iter(lengths.values()), 0), columns)
+
+
+def _is_plain(schema: Schema, name: str) -> bool:
+    """Return whether a list is no value of the field."""
+    if schema.extra == "store" and name not in schema.types:
+        return False
+    return schema.types.get(name) not in _NESTED
 
 
 def _is_column(value: Any) -> bool:

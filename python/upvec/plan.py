@@ -17,6 +17,7 @@ from .result import Rows
 
 if TYPE_CHECKING:
     from .collection import Collection
+    from .draft import Draft
     from .ingest import Batch
     from .resolve import Call
     from .result import UpsertResult
@@ -54,14 +55,14 @@ class Plan:
     UpsertResult(inserted=1, unchanged=1, seq=2)
     """
 
-    def __init__(self, collection: Collection, batch: Batch, call: Call) -> None:
+    def __init__(self, collection: Collection, draft: Draft, batch: Batch, call: Call) -> None:
         self._collection = collection
-        self._schema = schema = collection.schema
+        self._schema = schema = draft.schema
         self._call = replace(
             call, awaited=frozenset(n for n, v in schema.vectors.items() if v.source)
         )
         self._batch = batch
-        self._draft = draft = collection._begin_draft()  # noqa: SLF001
+        self._draft = draft
         self._before = head = draft.begin()
         base = draft.based_on(head)
         try:
@@ -98,7 +99,7 @@ class Plan:
             There is no such vector field, or it has no ``source``.
         """
         rids = self._stale_rids(vector)
-        return read_rows(self._schema, self._state, self._draft.indexes, rids, self._schema.names)
+        return read_rows(self._state, rids, self._schema.names)
 
     def explain(self) -> str:
         """Return in words what would be done, and by which rules."""

@@ -12,9 +12,8 @@ from .columns import Selection, objects
 from .result import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from ._core import Index
     from .expression import Predicate
     from .schema import Schema
     from .state import State
@@ -38,26 +37,20 @@ PublicColumns: TypeAlias = "tuple[dict[str, AnyArray], dict[str, BoolArray | Non
 class StateSource:
     """The columns of some rows of a state, for a predicate."""
 
-    def __init__(self, state: State, indexes: Mapping[str, Index], rids: RowIds) -> None:
+    def __init__(self, state: State, rids: RowIds) -> None:
         self._state = state
-        self._indexes = indexes
         self._rids = rids
         self._selection = Selection(rids)
 
     def column(self, name: str) -> tuple[AnyArray, BoolArray | None]:
         """Return the values and nulls of a field; of a vector, only the nulls mean anything."""
-        if name in self._indexes:
-            present = self._indexes[name].keys(snapshot=self._state.snapshots[name])
+        if name in self._state.indexes:
+            present = self._state.indexes[name].keys(snapshot=self._state.snapshots[name])
             return self._rids, ~np.isin(self._rids, present)
         return self._state.columns[name].take(self._selection)
 
 
-def select(
-    state: State,
-    indexes: Mapping[str, Index],
-    where: Predicate | None,
-    present: RowIds | None = None,
-) -> RowIds:
+def select(state: State, where: Predicate | None, present: RowIds | None = None) -> RowIds:
     """Return the ids of the rows that fulfil a condition, in order of id; int64 (m,).
 
     ``present`` are the rows to choose from; None: all that live.
@@ -65,7 +58,7 @@ def select(
     rids = state.live_rids() if present is None else present
     if where is None:
         return rids
-    chosen: RowIds = rids[where.matches(StateSource(state, indexes, rids))]
+    chosen: RowIds = rids[where.matches(StateSource(state, rids))]
     return chosen
 
 
@@ -91,20 +84,14 @@ def chosen_fields(
     return chosen
 
 
-def read_rows(
-    schema: Schema,
-    state: State,
-    indexes: Mapping[str, Index],
-    rids: RowIds,
-    fields: Iterable[str],
-) -> Rows:
+def read_rows(state: State, rids: RowIds, fields: Iterable[str]) -> Rows:
     """Return rows by id; where the id is -1, a row that was not found."""
     found = rids >= 0
     if np.count_nonzero(found) == len(found):
-        columns, nulls = read_columns(schema, state, indexes, rids, fields)
+        columns, nulls = read_columns(state, rids, fields)
         version = state.versions.gather(rids)[0]
         return Rows(columns, nulls, found=found, version=version)
-    columns, nulls = read_columns(schema, state, indexes, rids[found], fields)
+    columns, nulls = read_columns(state, rids[found], fields)
     version = np.zeros(len(rids), dtype=np.int64)
     version[found] = state.versions.gather(rids[found])[0]
     for name, values in columns.items():
@@ -117,25 +104,19 @@ def read_rows(
     return Rows(columns, nulls, found=found, version=version)
 
 
-def read_columns(
-    schema: Schema,
-    state: State,
-    indexes: Mapping[str, Index],
-    rids: RowIds,
-    fields: Iterable[str],
-) -> PublicColumns:
+def read_columns(state: State, rids: RowIds, fields: Iterable[str]) -> PublicColumns:
     """Return the columns of existing rows as users see them, and their nulls."""
     selection = Selection(rids)
     columns: dict[str, AnyArray] = {}
     nulls: dict[str, BoolArray | None] = {}
     for name in fields:
-        if name in indexes:
-            values, present = indexes[name].get(rids, snapshot=state.snapshots[name])
+        if name in state.indexes:
+            values, present = state.indexes[name].get(rids, snapshot=state.snapshots[name])
             null = None if np.count_nonzero(present) == len(present) else ~present
             columns[name] = values if null is None else with_nulls(values, null)
         else:
             values, null = state.columns[name].take(selection)
-            columns[name] = public_column(schema.fields[name].type, values, null)
+            columns[name] = public_column(state.schema.fields[name].type, values, null)
         nulls[name] = null
     return columns, nulls
 

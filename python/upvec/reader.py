@@ -28,7 +28,6 @@ from .schema import Field, Schema, Vector
 from .ttl import is_expired, now_us, present_rids
 
 if TYPE_CHECKING:
-    from .apply import Engine
     from .state import KeyTable, State
 
 __all__ = ["Reader", "Where"]
@@ -41,17 +40,14 @@ Where: TypeAlias = "Expression | str | None"
 class Reader(ABC):
     """The reading half of a collection; which state it reads is for the subclass to say."""
 
-    _schema: Schema
-    _engine: Engine
-
     @abstractmethod
     def _reading(self) -> State:
         """Return the state to read, if the handle may be used."""
 
     @property
+    @abstractmethod
     def schema(self) -> Schema:
         """The schema of the rows."""
-        return self._schema
 
     def get(self, keys: Any, *, on: str | None = None, fields: Iterable[str] | None = None) -> Rows:
         """Read rows by key, in the order asked for.
@@ -80,9 +76,9 @@ class Reader(ABC):
             An unknown field.
         """
         state = self._reading()
-        chosen = chosen_fields(self._schema, fields, vectors=True)
-        rids = self._find(state, self._table(on), keys)
-        return read_rows(self._schema, state, self._engine.indexes, rids, chosen)
+        chosen = chosen_fields(state.schema, fields, vectors=True)
+        rids = self._find(state, self._table(state, on), keys)
+        return read_rows(state, rids, chosen)
 
     def search(
         self,
@@ -131,18 +127,18 @@ class Reader(ABC):
             A condition that does not fit the schema.
         """
         state = self._reading()
-        vector = self._vector(field)
-        chosen = chosen_fields(self._schema, fields, vectors=False)
-        predicate = self._predicate(where)
+        vector = self._vector(state, field)
+        chosen = chosen_fields(state.schema, fields, vectors=False)
+        predicate = self._predicate(state, where)
         matrix, single = _query_matrix(vector, queries)
         _check_search(k, radius, ef)
-        allowed = present_rids(self._schema, state)
+        allowed = present_rids(state)
         if predicate is not None:
             allowed = self._select(state, predicate)
         offsets, rids, distances = self._nearest(
             state, vector, matrix, k, radius=radius, ef=ef or 0, exact=exact, allowed=allowed
         )
-        columns, nulls = read_columns(self._schema, state, self._engine.indexes, rids, chosen)
+        columns, nulls = read_columns(state, rids, chosen)
         version = state.versions.gather(rids)[0]
         return Hits(
             columns, nulls, distances=distances, offsets=offsets, single=single, version=version
@@ -166,8 +162,8 @@ class Reader(ABC):
             At once, not when the first batch is taken.
         """
         state = self._reading()
-        chosen = chosen_fields(self._schema, fields, vectors=True)
-        predicate = self._predicate(where)
+        chosen = chosen_fields(state.schema, fields, vectors=True)
+        predicate = self._predicate(state, where)
         if batch_rows < 1:
             raise ValueError(f"batch_rows={batch_rows!r}; wanted at least 1")
         rids = self._select(state, predicate)
@@ -183,16 +179,16 @@ class Reader(ABC):
         """
         state = self._reading()
         if where is None:
-            present = present_rids(self._schema, state)
+            present = present_rids(state)
             return state.count if present is None else len(present)
-        return len(self._select(state, self._predicate(where)))
+        return len(self._select(state, self._predicate(state, where)))
 
     def __len__(self) -> int:
         return self.count()
 
     def __contains__(self, key: object) -> bool:
         state = self._reading()
-        return bool(self._find(state, self._table(None), [key])[0] >= 0)
+        return bool(self._find(state, self._table(state, None), [key])[0] >= 0)
 
     def __getitem__(self, key: Any) -> dict[str, Any]:
         row = self.get([key])[0]
@@ -206,15 +202,14 @@ class Reader(ABC):
     ) -> Iterator[Rows]:
         for start in range(0, len(rids), batch_rows):
             piece = rids[start : start + batch_rows]
-            yield read_rows(self._schema, state, self._engine.indexes, piece, fields)
+            yield read_rows(state, piece, fields)
 
     def _select(self, state: State, where: Predicate | None) -> RowIds:
         """Return the ids of the rows that fulfil a condition, in order of id; int64 (m,)."""
-        present = present_rids(self._schema, state)
-        return select(state, self._engine.indexes, where, present)
+        return select(state, where, present_rids(state))
 
     def _find(self, state: State, table: KeyTable, keys: Any) -> RowIds:
-        columns, keyed = self._key_columns(table, keys)
+        columns, keyed = self._key_columns(state, table, keys)
         if not len(keyed):
             return np.empty(0, dtype=np.int64)
         if np.count_nonzero(keyed) == len(keyed):
@@ -223,14 +218,14 @@ class Reader(ABC):
             rids = np.full(len(keyed), -1, dtype=np.int64)
             if keyed.any():
                 rids[keyed] = table.find_at(state, [column[keyed] for column in columns])
-        if self._schema.ttl is not None:
+        if state.schema.ttl is not None:
             at = (rids >= 0).nonzero()[0]
-            gone = is_expired(self._schema, state, rids[at], now_us())
+            gone = is_expired(state, rids[at], now_us())
             rids[at[gone]] = -1
         return rids
 
     def _key_columns(
-        self, table: KeyTable, keys: Any
+        self, state: State, table: KeyTable, keys: Any
     ) -> tuple[list[AnyArray], npt.NDArray[np.bool_]]:
         """Return keys as one column per field, and which of them have no null."""
         raw = _key_parts(keys, len(table.fields), table.name)
@@ -238,12 +233,12 @@ class Reader(ABC):
         keyed = np.ones(len(raw[0]), dtype=np.bool_)
         for name, part in zip(table.fields, raw, strict=True):
             # A key to look for need not pass the checks that a key to store has to.
-            plain = Field(name, self._schema.fields[name].type, nullable=True)
+            plain = Field(name, state.schema.fields[name].type, nullable=True)
             values, null = field_column(plain, part)
             columns.append(values)
             if null is not None:
                 keyed &= ~null
-        if table.name == self._schema.primary.name and not keyed.all():
+        if table.name == state.schema.primary.name and not keyed.all():
             rows = np.flatnonzero(~keyed).tolist()
             message = f"key {rows[0]}: got null, wanted {table.types[0]}"
             raise InvalidRowError(message, rows=rows, field=table.name)
@@ -262,7 +257,7 @@ class Reader(ABC):
         allowed: RowIds | None,
     ) -> tuple[RowIds, RowIds, npt.NDArray[np.float32]]:
         """Return where each query's hits begin (q + 1,), their row ids and distances."""
-        index, snapshot = self._engine.indexes[vector.name], state.snapshots[vector.name]
+        index, snapshot = state.indexes[vector.name], state.snapshots[vector.name]
         if k is None and radius is not None and not exact:
             offsets, rids, distances = index.range_search(
                 queries, radius, ef=ef, allowed=allowed, snapshot=snapshot
@@ -285,16 +280,16 @@ class Reader(ABC):
         offsets = np.concatenate([[0], np.cumsum(hit.sum(axis=1))]).astype(np.int64)
         return offsets, keys[hit], distances[hit]
 
-    def _table(self, on: str | None) -> KeyTable:
+    def _table(self, state: State, on: str | None) -> KeyTable:
         if on is None:
-            return self._engine.tables[self._schema.primary.name]
+            return state.tables[state.schema.primary.name]
         if not isinstance(on, str):
             raise NotSupportedError(f"on={on!r} is not supported yet; name one key", argument="on")
-        self._schema.key_fields(on)
-        return self._engine.tables[on]
+        state.schema.key_fields(on)
+        return state.tables[on]
 
-    def _vector(self, field: str | None) -> Vector:
-        vectors = self._schema.vectors
+    def _vector(self, state: State, field: str | None) -> Vector:
+        vectors = state.schema.vectors
         if field is None and len(vectors) == 1:
             return next(iter(vectors.values()))
         if field not in vectors:
@@ -303,8 +298,8 @@ class Reader(ABC):
             raise SchemaError(f"search: got {got}; the vector fields are: {known}")
         return vectors[field]
 
-    def _predicate(self, where: Where) -> Predicate | None:
-        return None if where is None else bind(where, self._schema.types)
+    def _predicate(self, state: State, where: Where) -> Predicate | None:
+        return None if where is None else bind(where, state.schema.types)
 
 
 def _key_parts(keys: Any, width: int, name: str) -> list[Any]:

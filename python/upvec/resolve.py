@@ -31,7 +31,6 @@ from .result import Changed, Outcome, UpsertResult
 from .unique import check_unique
 
 if TYPE_CHECKING:
-    from ._core import Index
     from .expression import Expression, Predicate
     from .ingest import Batch
     from .match import AnyOf
@@ -65,6 +64,8 @@ class Call:
 
     Attributes
     ----------
+    schema : Schema
+        What it was checked against.
     on : sequence of str
         The keys to match on, in order.
     rules : Rules
@@ -80,6 +81,7 @@ class Call:
         Which stored rows leave if the batch does not have them.
     """
 
+    schema: Schema
     on: tuple[str, ...]
     rules: Rules
     duplicates: str = "error"
@@ -607,7 +609,7 @@ def _primary_keys(base: Base, batch: Batch, resolution: Resolution, matched: Row
 
 
 def resolve_delete(
-    head: State, indexes: Mapping[str, Index], rids: Rows, where: Predicate | None
+    head: State, rids: Rows, where: Predicate | None
 ) -> tuple[npt.NDArray[np.uint8], dict[int, tuple[str, str]]]:
     """Decide which of some rows a delete removes.
 
@@ -633,7 +635,7 @@ def resolve_delete(
     left_out.append((np.flatnonzero(again & (rids >= 0)), "duplicate", "the key came before"))
     if where is not None:
         at = np.flatnonzero(rids >= 0)
-        fulfils = where.matches(StateSource(head, indexes, rids[at]))
+        fulfils = where.matches(StateSource(head, rids[at]))
         left_out.append((at[~fulfils], "where", f"not {where.expression}"))
     for rows, word, sentence in left_out:
         status[rows] = Outcome.SKIPPED
@@ -664,6 +666,7 @@ def call_of(
     for side in SIDES if where is not None else ():
         types |= {f"{side}.{name}": kind for name, kind in schema.types.items()}
     return Call(
+        schema,
         keys_named(schema, on),
         rules_of(schema, policy, strict=strict),
         duplicates,

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .schema import EXTRA
+
 __all__ = ["Changed", "Hits", "Outcome", "Rows", "UpsertResult"]
 
 BoolArray = npt.NDArray[np.bool_]
@@ -285,7 +287,8 @@ class Rows:
     def to_dicts(self) -> list[dict[str, Any] | None]:
         """Return the rows as dicts of Python values (vectors as float32 arrays).
 
-        A key that was not found gives None, so that positions are kept.
+        A key that was not found gives None, so that positions are kept. Fields that the schema does
+        not know, and stores, stand beside the others.
         """
         listed: list[Sequence[Any]] = [self._listed(name) for name in self._columns]
         names = tuple(self._columns)
@@ -294,6 +297,11 @@ class Rows:
         ]
         if not names:
             rows = [{} for _ in range(len(self))]
+        if EXTRA in self._columns:
+            for known in rows:
+                unknown = known.pop(EXTRA) if known else None
+                if known is not None and unknown:
+                    known |= {n: value for n, value in unknown.items() if n not in known}
         for row in np.flatnonzero(~self.found).tolist():
             rows[row] = None
         return rows

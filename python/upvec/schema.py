@@ -1,24 +1,26 @@
 """What a collection holds: fields, vectors, and which of them are unique.
 
-A schema is immutable, and is checked when it is made: what it accepts is carried out. What it
-knows the word for but does not carry out yet (``extra="store"``) is refused with
-:class:`SchemaError` rather than ignored.
+A schema is immutable, and is checked when it is made: what it accepts is carried out.
 """
 
 from __future__ import annotations
 
+import copy
+import os
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from . import toml
 from .errors import ExpressionError, InvalidRowError, SchemaError
 from .expression import Expression, Predicate, bind, parse
-from .merge import MergeRule, rule_from_dict, rule_of
+from .merge import MergeRule, merge_map, rule_from_dict, rule_of
 
-__all__ = ["ABSENT", "Field", "Schema", "Unique", "Vector"]
+__all__ = ["ABSENT", "EXTRA", "Field", "Schema", "Unique", "Vector"]
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -41,6 +43,11 @@ KEY_TYPES: Final = frozenset({"string", "int64", "bool", "timestamp", "bytes"})
 METRICS: Final = ("l2", "ip", "cosine")
 MAX_DIM: Final = 65_536
 MAX_FIELDS: Final = 4_096
+# The last numbers are those of what is no field; see storage.py.
+MAX_NUMBER: Final = 0xFF00
+
+EXTRA: Final = "_extra"
+"""The field of what a schema does not know, if it stores that."""
 
 _CLOCK_TYPES: Final = ("int64", "float64", "timestamp", "string")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -159,6 +166,11 @@ class Field:
     def required(self) -> bool:
         """Whether a row cannot be inserted without the field."""
         return self.default is ABSENT and not self.nullable
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether the check is a pattern, rather than a condition."""
+        return self._pattern is not None
 
     def violations(self, values: AnyArray, null: BoolArray | None) -> BoolArray:
         """Return True where a value fails the check; bool (n,)."""
@@ -448,8 +460,10 @@ class Schema:
         A timestamp field, and for how long after it a row lives: a number and one of
         ``s m h d w``, as ``("seen_at", "90d")``.
     extra : str
-        What to do with a field that the schema does not know: ``"reject"`` the batch, or
-        ``"ignore"`` the field.
+        What to do with a field that the schema does not know: ``"reject"`` the batch, ``"ignore"``
+        the field, or ``"store"`` it with all others of its kind in the json field ``_extra``, which
+        the schema then has. There, as by :func:`merge_map`, a field that comes in takes the place
+        of the stored one, and null takes it out; rows as dicts show them beside the other fields.
 
     Attributes
     ----------
@@ -462,7 +476,10 @@ class Schema:
     types : dict of str to str
         The type of every field, ``"vector"`` for vectors: what expressions are checked against.
     numbers : dict of str to int
-        What files call each field.
+        What files call each field: a number that stays when the field is renamed, and that no
+        other field gets when it is dropped.
+    next_number : int
+        The number of the next field that is added.
     clocks : dict of str to str
         Of each field that has one, the field that says how new it is.
 
@@ -488,6 +505,7 @@ class Schema:
         "fields",
         "groups",
         "names",
+        "next_number",
         "numbers",
         "order_by",
         "primary",
@@ -509,9 +527,10 @@ class Schema:
         for item in fields:
             if not isinstance(item, (Field, Vector)):
                 raise SchemaError(f"a schema is made of Field and Vector, got {item!r}")
-        if extra not in {"reject", "ignore"}:
-            known = "'reject' or 'ignore'" + (" ('store' is not supported yet)")
-            raise SchemaError(f"extra={extra!r}; wanted {known}")
+        if extra not in {"reject", "ignore", "store"}:
+            raise SchemaError(f"extra={extra!r}; wanted 'reject', 'ignore' or 'store'")
+        if extra == "store":
+            fields = (*fields, Field(EXTRA, "json", nullable=True, merge=merge_map()))
         if len(fields) > MAX_FIELDS:
             raise SchemaError(f"{len(fields)} fields; at most {MAX_FIELDS} are allowed")
         self.extra = extra
@@ -522,6 +541,7 @@ class Schema:
         self.fields = {item.name: item for item in fields if isinstance(item, Field)}
         self.vectors = {item.name: item for item in fields if isinstance(item, Vector)}
         self.numbers = {name: number for number, name in enumerate(self.names)}
+        self.next_number = len(self.names)
         self.types = {item.name: getattr(item, "type", "vector") for item in fields}
         primary = [field for field in self.fields.values() if field.primary]
         if len(primary) != 1:
@@ -538,6 +558,30 @@ class Schema:
                 if name not in self.fields:
                     raise SchemaError(f"{vector!r}: unknown source {name!r}")
         self.check_weights({name: self.rule(name) for name in self.names})
+
+    def numbered(self, numbers: Mapping[str, int], next_number: int) -> Schema:
+        """Return the same schema, whose fields files call by these numbers.
+
+        Raises
+        ------
+        SchemaError
+            The numbers are not those of different fields.
+        """
+        if set(numbers) != set(self.names) or len(set(numbers.values())) < len(self.names):
+            raise SchemaError(f"numbers of fields: got {dict(numbers)!r} for {self.names}")
+        if not max(numbers.values(), default=-1) < next_number <= MAX_NUMBER:
+            message = f"the next field would have number {next_number}; at most {MAX_NUMBER}"
+            raise SchemaError(message)
+        same = copy.copy(self)
+        same.numbers = {name: numbers[name] for name in self.names}
+        same.next_number = next_number
+        return same
+
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """The names of the fields, without that of those which the schema does not know."""
+        stores = self.extra == "store"
+        return tuple(name for name in self.names if not (stores and name == EXTRA))
 
     def rule(self, name: str) -> MergeRule:
         """Return the merge rule of a field."""
@@ -636,8 +680,17 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the schema as a dict of JSON values, in the order of the fields."""
+        whole = self._described()
+        numbers = [self.numbers[name] for name in self.names]
+        if numbers != list(range(self.next_number)):
+            whole["numbers"] = numbers
+            whole["next_number"] = self.next_number
+        return whole
+
+    def _described(self) -> dict[str, Any]:
+        """Return what a user declares: all but what files call the fields."""
         described = []
-        for name in self.names:
+        for name in self.declared:
             if name in self.vectors:
                 described.append({"vector": self.vectors[name].to_dict()})
             else:
@@ -672,7 +725,7 @@ class Schema:
                 for item in described["fields"]
             ]
             unique = [Unique.from_dict(item) for item in described["unique"]]
-            return cls(
+            schema = cls(
                 *fields,
                 unique=unique,
                 order_by=described.get("order_by"),
@@ -680,6 +733,10 @@ class Schema:
                 ttl=described.get("ttl"),
                 extra=described["extra"],
             )
+            if "numbers" not in described:
+                return schema
+            numbers = dict(zip(schema.names, described["numbers"], strict=True))
+            return schema.numbered(numbers, described["next_number"])
         except (KeyError, TypeError, AttributeError, ValueError, re.error) as error:
             if isinstance(error, SchemaError):
                 raise
@@ -715,14 +772,99 @@ class Schema:
 
         return cls(*infer_fields(table, primary=primary, metric=metric))
 
+    @classmethod
+    def from_pydantic(
+        cls, model: Any, *, primary: str = "id", metric: str = "l2", **options: Any
+    ) -> Schema:
+        """Return the schema of the rows that a pydantic model (version 2) describes.
+
+        ``X | None`` is nullable, a default is a default, bounds and patterns become checks, dicts
+        and models json, and enums what they derive from. ``list[float]`` with ``min_length`` and
+        ``max_length`` equal is a vector. ``Annotated[..., upvec.Field(...)]`` or
+        ``Annotated[..., upvec.Vector(...)]``, with the name of the field, says it all.
+
+        Parameters
+        ----------
+        model : type
+        primary : str
+            The field to be the primary key.
+        metric : str
+            The metric of vectors that are not annotated.
+        **options
+            ``unique``, ``order_by``, ``groups``, ``ttl`` and ``extra``, as for :class:`Schema`.
+
+        Raises
+        ------
+        SchemaError
+            Not such a model, or a field whose type no field can have.
+        """
+        from .models import model_fields  # noqa: PLC0415  (it imports this module)
+
+        return cls(*model_fields(model, primary, metric), **options)
+
+    def to_toml(self) -> str:
+        """Return the schema as a TOML text, which :meth:`from_toml` reads.
+
+        Raises
+        ------
+        SchemaError
+            A default with a null in it, which TOML does not have.
+
+        Examples
+        --------
+        >>> print(Schema(Field("id", "int64", primary=True), Vector("emb", 8)).to_toml(), end="")
+        extra = "reject"
+        <BLANKLINE>
+        [fields.id]
+        type = "int64"
+        primary = true
+        <BLANKLINE>
+        [fields.emb]
+        type = "vector"
+        dim = 8
+        metric = "l2"
+        nullable = false
+        M = 16
+        ef_construction = 200
+        """
+        return toml.toml_text(toml.described(self._described()))
+
+    @classmethod
+    def from_toml(cls, source: str | os.PathLike[str]) -> Schema:
+        r"""Read a schema from TOML; see ``upvec/toml.py`` for the form.
+
+        Parameters
+        ----------
+        source : path, or str
+            The path of a file; a text with a line break in it is the TOML itself.
+
+        Raises
+        ------
+        SchemaError
+            It is no TOML, or describes no schema.
+        OSError
+            The file cannot be read.
+        ImportError
+            Python 3.10 without ``pip install 'upvec[toml]'``.
+
+        Examples
+        --------
+        >>> Schema.from_toml('[fields.id]\ntype = "int64"\nprimary = true')
+        Schema(Field('id', 'int64', primary=True))
+        """
+        text = source
+        if not isinstance(source, str) or "\n" not in source:
+            text = Path(source).read_text(encoding="utf-8")
+        return cls.from_dict(toml.from_described(toml.read_toml(str(text))))
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Schema) and self.to_dict() == other.to_dict()
+        return isinstance(other, Schema) and self._described() == other._described()
 
     def __hash__(self) -> int:
         return hash((self.names, self.primary.name))
 
     def __repr__(self) -> str:
-        items: list[Any] = [self.vectors.get(n, self.fields.get(n)) for n in self.names]
+        items: list[Any] = [self.vectors.get(n, self.fields.get(n)) for n in self.declared]
         parts = [repr(item) for item in items]
         if self.unique:
             parts.append(f"unique={list(self.unique.values())!r}")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from .apply import Engine
     from .collection import Collection
+    from .schema import Schema
     from .state import State
 
 __all__ = ["Snapshot"]
@@ -58,15 +58,17 @@ class Snapshot(Reader):
     ([1], [2, 1])
     """
 
-    def __init__(
-        self, collection: Collection, engine: Engine, state: State, check: Callable[[], object]
-    ) -> None:
+    def __init__(self, collection: Collection, state: State, check: Callable[[], object]) -> None:
         self._collection = collection
         self._check = check  # raises if the collection was closed, or came through a fork
-        self._schema = collection.schema
-        self._engine = engine
+        self._schema = state.schema
         self._state: State | None = state
         self._seq = state.seq
+
+    @property
+    def schema(self) -> Schema:
+        """The schema of the rows, as it was."""
+        return self._schema
 
     @property
     def seq(self) -> int:

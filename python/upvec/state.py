@@ -25,7 +25,7 @@ from .columns import Column, Selection, equal_values, tuples_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ._core import Snapshot
+    from ._core import Index, Snapshot
     from .schema import Schema
 
 __all__ = ["KeyTable", "Link", "State", "empty_state", "key_tables"]
@@ -40,16 +40,16 @@ class Link:
 
     Attributes
     ----------
-    undo : dict of str to dict
+    undo : dict of KeyIndex to dict
         By key table that was touched: key to the row id that it had before, for all keys that
-        lost or changed theirs.
+        lost or changed theirs. A table that is called otherwise by now has the same index.
     next : Link or None
     """
 
     __slots__ = ("next", "undo")
 
     def __init__(self) -> None:
-        self.undo: dict[str, dict[Any, int]] = {}
+        self.undo: dict[KeyIndex, dict[Any, int]] = {}
         self.next: Link | None = None
 
 
@@ -68,11 +68,28 @@ class State:
         By field.
     snapshots : dict of str to Snapshot
         By vector field.
+    schema : Schema
+        What its rows were written under.
+    tables, indexes : mapping of str to KeyTable, Index
+        By name in ``schema``. Both change with later commits; what a state reads in them goes by
+        its link and its snapshots.
     link : Link
         What later commits changed.
     """
 
-    __slots__ = ("columns", "count", "link", "live", "seq", "size", "snapshots", "versions")
+    __slots__ = (
+        "columns",
+        "count",
+        "indexes",
+        "link",
+        "live",
+        "schema",
+        "seq",
+        "size",
+        "snapshots",
+        "tables",
+        "versions",
+    )
 
     def __init__(
         self,
@@ -84,6 +101,9 @@ class State:
         versions: Column,
         columns: Mapping[str, Column],
         snapshots: Mapping[str, Snapshot],
+        schema: Schema,
+        tables: Mapping[str, KeyTable],
+        indexes: Mapping[str, Index],
     ) -> None:
         self.seq = seq
         self.size = size
@@ -92,6 +112,9 @@ class State:
         self.versions = versions
         self.columns = columns
         self.snapshots = snapshots
+        self.schema = schema
+        self.tables = tables
+        self.indexes = indexes
         self.link = Link()
 
     def live_rids(self) -> RowIds:
@@ -100,7 +123,12 @@ class State:
         return rids
 
 
-def empty_state(schema: Schema, snapshots: Mapping[str, Snapshot]) -> State:
+def empty_state(
+    schema: Schema,
+    tables: Mapping[str, KeyTable],
+    indexes: Mapping[str, Index],
+    snapshots: Mapping[str, Snapshot],
+) -> State:
     """Return the state of a collection without rows."""
     return State(
         0,
@@ -110,6 +138,9 @@ def empty_state(schema: Schema, snapshots: Mapping[str, Snapshot]) -> State:
         versions=Column(np.dtype(np.int64)),
         columns={name: Column(field.dtype) for name, field in schema.fields.items()},
         snapshots=snapshots,
+        schema=schema,
+        tables=tables,
+        indexes=indexes,
     )
 
 
@@ -153,7 +184,7 @@ class KeyTable:
 
     def note(self, state: State, columns: Sequence[AnyArray], rids: RowIds) -> None:
         """Note in ``state`` the keys that the next commit takes away. Call it before ``change``."""
-        state.link.undo[self.name] = dict(zip(tuples_of(columns), rids.tolist(), strict=True))
+        state.link.undo[self._index] = dict(zip(tuples_of(columns), rids.tolist(), strict=True))
 
     def change(self, gone: Sequence[AnyArray], columns: Sequence[AnyArray], rids: RowIds) -> None:
         """Erase the keys ``gone``, then map ``columns`` to ``rids``."""
@@ -161,6 +192,13 @@ class KeyTable:
             self._index.erase(gone)
         if len(rids):
             self._index.assign(columns, rids)
+
+    def renamed(self, name: str, fields: Sequence[str]) -> KeyTable:
+        """Return the same table under the names that its key and its fields have from now on."""
+        table = KeyTable.__new__(KeyTable)
+        table.name, table.fields, table.types = name, tuple(fields), self.types
+        table._index = self._index  # noqa: SLF001
+        return table
 
     def nbytes(self) -> int:
         """Return the bytes that the index holds."""
@@ -173,8 +211,8 @@ class KeyTable:
         changes = []
         at: Link | None = state.link
         while at is not None:
-            if self.name in at.undo:
-                changes.append(at.undo[self.name])
+            if self._index in at.undo:
+                changes.append(at.undo[self._index])
             at = at.next
         return changes
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._core import Index
+from .apply import Engine
 from .checkpoint import (
     create_collection,
     find_checkpoint,
@@ -45,18 +46,17 @@ from .log import Log, LogTrimmedError
 from .schema import DTYPES, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
-    from .apply import Engine
     from .checkpoint import Contents, Found, Manifest
     from .codec import Effects
     from .files import Files
     from .log import Durability
     from .state import State
 
-__all__ = ["Storage"]
+__all__ = ["Storage", "check_storable", "open_for_reading"]
 
 # Field numbers of what is no field of the schema.
 _LIVE, _VERSIONS, _FREE = 0xFFFF, 0xFFFE, 0xFFFD
@@ -71,11 +71,8 @@ class Storage:
     Thread safety: as its log; :meth:`write` and :meth:`checkpoint` belong to the writer.
     """
 
-    def __init__(
-        self, root: str, files: Files, manifest: Manifest, schema: Schema, *, lock: int
-    ) -> None:
+    def __init__(self, root: str, files: Files, manifest: Manifest, *, lock: int) -> None:
         self.root = root
-        self.schema = schema
         self.warnings: tuple[str, ...] = ()
         self._files = files
         self._manifest = manifest
@@ -95,7 +92,7 @@ class Storage:
         if not exists and schema is None:
             raise SchemaError(f"there is no collection at {root}; a schema would create one")
         if not exists and schema is not None:
-            _check_storable(schema)
+            check_storable(schema)
         lock = lock_collection(root, files, create=schema is not None)
         try:
             manifest = read_manifest(root, files)
@@ -105,46 +102,55 @@ class Storage:
                 manifest = create_collection(root, files, os.urandom(16), extra)
             else:
                 remove_leftovers(root, files, manifest)
-            return cls(root, files, manifest, _stored_schema(manifest, schema, root), lock=lock)
+            return cls(root, files, manifest, lock=lock)
         except BaseException:
             files.close(lock)
             raise
 
     @classmethod
-    def for_reading(cls, root: str, files: Files, schema: Schema | None) -> Storage:
+    def for_reading(cls, root: str, files: Files) -> Storage:
         """Read what the directory is, without a lock.
 
         Raises
         ------
-        FileNotFoundError, CorruptionError, SchemaError
+        FileNotFoundError, CorruptionError
         """
         manifest = read_manifest(root, files)
         if manifest is None:
             raise FileNotFoundError(f"there is no collection at {root}")
-        return cls(root, files, manifest, _stored_schema(manifest, schema, root), lock=-1)
+        return cls(root, files, manifest, lock=-1)
 
     @property
     def read_only(self) -> bool:
         """Whether it was opened for reading."""
         return self._lock < 0
 
-    @property
-    def seed(self) -> int:
-        """The collection's own seed for hashes."""
-        return int.from_bytes(self._manifest.collection_id[:8], "little") >> 1
+    def recover(self, given: Schema | None, durability: Durability) -> tuple[Engine, State]:
+        """Load the last checkpoint into an engine, and replay the log after it.
 
-    def recover(self, engine: Engine, durability: Durability) -> State:
-        """Load the last checkpoint into an empty engine, and replay the log after it.
+        Commits are replayed under the schema that they were written with: that of the checkpoint,
+        until one of them changes it.
+
+        Parameters
+        ----------
+        given : Schema or None
+            What the schema is to be in the end.
 
         Raises
         ------
         CorruptionError
             What was acknowledged cannot be read.
+        SchemaError
+            The schema is another one than was given.
         LogTrimmedError, FileNotFoundError
             Reading only: a writer has just removed what was to be read. Start again.
         """
         found = find_checkpoint(self.root, self._files, self._manifest, pin=self.read_only)
+        extra = self._manifest.extra if found is None else found.checkpoint.extra
         try:
+            # The hashes of a collection have a seed of its own.
+            seed = int.from_bytes(self._manifest.collection_id[:8], "little") >> 1
+            engine = Engine(_stored_schema(extra, self.root), seed=seed)
             state = engine.start() if found is None else self._load(engine, found)
         finally:
             if found is not None and found.pin >= 0:
@@ -161,7 +167,9 @@ class Storage:
         )
         for seq, payload in self._log.replay(state.seq):
             state = engine.apply(state, decode(payload), seq)
-        return state
+        if given is not None:
+            engine.adopt(state, _agreed(state.schema, given, self.root))
+        return engine, state
 
     @property
     def last_seq(self) -> int:
@@ -186,29 +194,31 @@ class Storage:
             "versions": _encoded(_VERSIONS, "int64", state.versions.to_array()[0], alive),
             "free": _encoded(_FREE, "int64", free, np.zeros(len(free), dtype=np.bool_)),
         }
-        for name, field in self.schema.fields.items():
+        schema = state.schema
+        for name, field in schema.fields.items():
             values, null = state.columns[name].to_array()
             # What is left of deleted rows must not outlive them on the disk.
             hidden = ~live if null is None else ~live | null
-            number = self.schema.numbers[name]
+            number = schema.numbers[name]
             contents[f"field-{number}"] = _encoded(number, field.type, values, hidden)
         contents |= self._memory(engine)
         for name, index in engine.indexes.items():
-            contents[f"vector-{self.schema.numbers[name]}"] = partial(_save, index)
+            contents[f"vector-{schema.numbers[name]}"] = partial(_save, index)
         self._manifest = write_checkpoint(
             self.root,
             self._files,
             state.seq,
             self._manifest.collection_id,
             _as_contents(contents),
-            {"schema": self.schema.to_dict()},
+            {"schema": schema.to_dict()},
             log=self._open_log(),
         )
         self._open_log().rotate()
 
     def _memory(self, engine: Engine) -> dict[str, Any]:
         """Return the files of what the engine remembers beside its rows."""
-        primary, order = self.schema.primary, self.schema.order_by
+        schema = engine.schema
+        primary, order = schema.primary, schema.order_by
         parts: list[tuple[str, int, str, list[Any]]] = []
         if engine.remembered and order is not None:
             parts += [
@@ -216,7 +226,7 @@ class Storage:
                 (
                     "remembered-order",
                     _ORDER,
-                    self.schema.fields[order].type,
+                    schema.fields[order].type,
                     [*engine.remembered.values()],
                 ),
             ]
@@ -237,10 +247,11 @@ class Storage:
             return self._column(found, file, number, kind).to_array()[0]
 
         files = found.checkpoint.files
-        order = self.schema.order_by
+        schema = engine.schema
+        order = schema.order_by
         if "remembered-keys" in files and order is not None:
-            keys = column("remembered-keys", _KEYS, self.schema.primary.type)
-            values = column("remembered-order", _ORDER, self.schema.fields[order].type)
+            keys = column("remembered-keys", _KEYS, schema.primary.type)
+            values = column("remembered-order", _ORDER, schema.fields[order].type)
             engine.remembered = dict(zip(keys.tolist(), values, strict=True))
         if "operation-writers" in files:
             writers = column("operation-writers", _WRITERS, "string").tolist()
@@ -283,18 +294,19 @@ class Storage:
         return self._log
 
     def _load(self, engine: Engine, found: Found) -> State:
+        schema = engine.schema
         live = self._column(found, "live", _LIVE, "bool")
         versions = self._column(found, "versions", _VERSIONS, "int64")
         columns = {
-            name: self._column(found, f"field-{number}", number, self.schema.fields[name].type)
-            for name, number in self.schema.numbers.items()
-            if name in self.schema.fields
+            name: self._column(found, f"field-{number}", number, schema.fields[name].type)
+            for name, number in schema.numbers.items()
+            if name in schema.fields
         }
         for name, column in {**columns, "versions": versions}.items():
             if column.size != live.size:
                 message = f"{found.path}: {name} has {column.size} rows, wanted {live.size}"
                 raise CorruptionError(message, path=found.path)
-        indexes = {name: self._index(found, name) for name in self.schema.vectors}
+        indexes = {name: self._index(found, schema, name) for name in schema.vectors}
         free = self._column(found, "free", _FREE, "int64").to_array()[0].tolist()
         self._load_memory(engine, found)
         seq = found.checkpoint.seq
@@ -313,9 +325,9 @@ class Storage:
             raise CorruptionError(message, path=path)
         return Column.from_array(effect.values, effect.null if effect.null.any() else None)
 
-    def _index(self, found: Found, name: str) -> Index:
-        vector = self.schema.vectors[name]
-        path = os.path.join(found.path, f"vector-{self.schema.numbers[name]}")
+    def _index(self, found: Found, schema: Schema, name: str) -> Index:
+        vector = schema.vectors[name]
+        path = os.path.join(found.path, f"vector-{schema.numbers[name]}")
         index = Index.load(path)
         if (index.dim, index.metric) != (vector.dim, vector.metric):
             got, want = f"{index.metric} of {index.dim}", f"{vector.metric} of {vector.dim}"
@@ -335,14 +347,13 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def open_for_reading(
-    root: str, files: Files, schema: Schema | None, durability: Durability, make_engine: Any
+    root: str, files: Files, schema: Schema | None, durability: Durability
 ) -> tuple[Storage, Engine, State]:
     """Open the last state beside a writer that may be removing older files meanwhile."""
     for attempt in range(_ATTEMPTS):
-        storage = Storage.for_reading(root, files, schema)
-        engine: Engine = make_engine(storage)
+        storage = Storage.for_reading(root, files)
         try:
-            return storage, engine, storage.recover(engine, durability)
+            return storage, *storage.recover(schema, durability)
         except (LogTrimmedError, FileNotFoundError):
             storage.close()
             if attempt == _ATTEMPTS - 1:
@@ -354,7 +365,7 @@ def open_for_reading(
     raise CorruptionError(f"{root} changes too fast to be read", path=root)
 
 
-def _check_storable(schema: Schema) -> None:
+def check_storable(schema: Schema) -> None:
     """Refuse a schema whose description would not give it back, before anything is written."""
     try:
         text = json.dumps(schema.to_dict(), ensure_ascii=False, allow_nan=False)
@@ -365,15 +376,18 @@ def _check_storable(schema: Schema) -> None:
         raise SchemaError(f"the schema cannot be stored: its description gives another one: {text}")
 
 
-def _stored_schema(manifest: Manifest, given: Schema | None, root: str) -> Schema:
+def _stored_schema(extra: Mapping[str, Any], root: str) -> Schema:
     try:
-        stored = Schema.from_dict(manifest.extra["schema"])
+        return Schema.from_dict(extra["schema"])
     except (KeyError, SchemaError) as error:
         raise CorruptionError(f"{root}: the manifest has no schema: {error}", path=root) from None
-    if given is not None and given != stored:
+
+
+def _agreed(stored: Schema, given: Schema, root: str) -> Schema:
+    if given != stored:
         raise SchemaError(f"the collection at {root} has another schema: {stored!r}, got {given!r}")
     # Equal, but for what no file holds: the functions of custom merge rules.
-    return stored if given is None else given
+    return given.numbered(stored.numbers, stored.next_number)
 
 
 def _encoded(

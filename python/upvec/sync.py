@@ -12,9 +12,6 @@ from .read import select
 from .ttl import present_rids
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ._core import Index
     from .base import Base
     from .expression import Predicate
 
@@ -44,12 +41,10 @@ class Sync:
         The rows that the source speaks of; None: all.
     max_delete : float
         The largest share of them that may be deleted.
-    indexes : mapping of str to Index
     """
 
     scope: Predicate | None
     max_delete: float
-    indexes: Mapping[str, Index]
 
     def missing(self, base: Base, matched: RowIds) -> RowIds:
         """Return the stored rows of the scope that nothing in the source matches.
@@ -59,8 +54,7 @@ class Sync:
         ValueError
             They are more than may go.
         """
-        present = present_rids(base.schema, base.state)
-        inside = select(base.state, self.indexes, self.scope, present)
+        inside = select(base.state, self.scope, present_rids(base.state))
         missing: RowIds = inside[np.isin(inside, matched, invert=True)]
         if len(missing) > self.max_delete * len(inside):
             share = len(missing) / len(inside)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .collection import Collection
     from .expression import Expression
     from .match import AnyOf
+    from .schema import Schema
     from .state import State
 
 __all__ = ["Savepoint", "Transaction"]
@@ -57,11 +58,15 @@ class Transaction(Reader):
         self._collection = collection
         self._draft = collection._begin_draft()  # noqa: SLF001
         self._schema = self._draft.schema
-        self._engine = self._draft
         self._state = self._draft.begin()
         self._start = Savepoint(self)
         self._results: list[tuple[UpsertResult, Any]] = []
         self._open = True
+
+    @property
+    def schema(self) -> Schema:
+        """The schema of the rows, as it was when the transaction began."""
+        return self._schema
 
     # --- Writing ------------------------------------------------------------------------------
 
@@ -103,9 +108,9 @@ class Transaction(Reader):
         head = self._reading()
         if keys is None and where is None:
             raise ValueError("delete() wants keys, or where=, or both; got neither")
-        predicate = self._predicate(where)
-        table = self._table(None)
-        columns = None if keys is None else self._key_columns(table, keys)[0]
+        predicate = self._predicate(head, where)
+        table = self._table(head, None)
+        columns = None if keys is None else self._key_columns(head, table, keys)[0]
         if columns is None:
             rids = self._select(head, predicate)
             key = head.columns[table.name].gather(rids)[0]
@@ -114,7 +119,7 @@ class Transaction(Reader):
             if len(columns[0]):
                 rids = self._draft.based_on(head).find(table, columns)
             key = columns[0]
-        status, reasons = resolve_delete(head, self._draft.indexes, rids, predicate)
+        status, reasons = resolve_delete(head, rids, predicate)
         self._draft.rely_on_rows(rids)
         version = np.zeros(len(rids), dtype=np.int64)
         version[rids >= 0] = head.versions.gather(rids[rids >= 0])[0]
@@ -148,7 +153,7 @@ class Transaction(Reader):
         return result
 
     def _rows_of(self, state: State, rids: Any) -> Any:
-        return read_rows(self._schema, state, self._draft.indexes, rids, self._schema.names)
+        return read_rows(state, rids, self._schema.names)
 
     # --- The end ------------------------------------------------------------------------------
 

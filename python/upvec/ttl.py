@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from .schema import Schema
     from .state import State
 
 __all__ = ["is_expired", "now_us", "present_rids"]
@@ -26,8 +25,9 @@ def now_us() -> np.datetime64:
     return np.datetime64("now", "us")
 
 
-def is_expired(schema: Schema, state: State, rids: RowIds, now: np.datetime64) -> BoolArray:
+def is_expired(state: State, rids: RowIds, now: np.datetime64) -> BoolArray:
     """Return True where an existing row has outlived its time; bool (n,)."""
+    schema = state.schema
     if schema.ttl is None:
         return np.zeros(len(rids), dtype=np.bool_)
     since, null = state.columns[schema.ttl[0]].gather(rids)
@@ -36,10 +36,10 @@ def is_expired(schema: Schema, state: State, rids: RowIds, now: np.datetime64) -
     return old if null is None else old & ~null
 
 
-def present_rids(schema: Schema, state: State) -> RowIds | None:
+def present_rids(state: State) -> RowIds | None:
     """Return the rows that are not expired, in order; None: all that live, without a look."""
-    if schema.ttl is None:
+    if state.schema.ttl is None:
         return None
     rids = state.live_rids()
-    gone = is_expired(schema, state, rids, now_us())
+    gone = is_expired(state, rids, now_us())
     return rids[~gone] if gone.any() else None

@@ -352,7 +352,7 @@ def test_poisoned_error_when_a_logged_commit_cannot_be_applied(
     with upvec.open(tmp_path / "c", SCHEMA) as col:
         col.upsert(ROWS)
 
-        def fail(*_: object) -> None:
+        def fail(*_: object, **__: object) -> None:
             raise MemoryError
 
         with monkeypatch.context() as patch:

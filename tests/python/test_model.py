@@ -305,7 +305,7 @@ class CollectionMachine(RuleBasedStateMachine):
         found = {row["id"]: plain(row) for batch in scan for row in batch.to_dicts()}
         assert found == rows
         for table, keys in (("id", "abcdefgh"), ("email", ["e1", "e2", "e3", "e4"])):
-            rids = self.col._find(state, self.col._table(table), list(keys))
+            rids = self.col._find(state, self.col._table(state, table), list(keys))
             for key, rid in zip(keys, rids.tolist(), strict=True):
                 wanted = next((r for r in rows.values() if r[table] == key), None)
                 assert (rid >= 0) == (wanted is not None)

@@ -96,7 +96,7 @@ def test_reserved_and_invalid_names_are_refused(name: object) -> None:
         (lambda: Schema(ID, T, order_by="t", groups={"t": []}), "'t' has two clocks"),
         (lambda: Schema(ID, ttl=("id", "1d")), "'id' is no timestamp"),
         (lambda: Schema(ID, T, ttl=("t", "1 day")), "got '1 day', wanted a number and one of"),
-        (lambda: Schema(ID, extra="store"), "not supported yet"),
+        (lambda: Schema(ID, extra="keep"), "wanted 'reject', 'ignore' or 'store'"),
         (lambda: Schema.from_dict({"fields": []}), "not the description"),
         (lambda: Schema.from_dict({"fields": [{"field": {"nme": "x"}}]}), "not the description"),
     ],

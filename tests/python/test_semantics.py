@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,9 @@ class Against(RuleBasedStateMachine):
         self.path = ":memory:" if self.folder is None else str(Path(self.folder) / "c")
         self.col = upvec.open(self.path, self.world.schema, durability="os")
         self.model = Model(self.world.table)
+        self.values = dict(self.world.values)
         self.numbers = 0
+        self.added = 0
         self.known: dict[int, Result] = {}
 
     def teardown(self) -> None:
@@ -200,7 +203,7 @@ class Against(RuleBasedStateMachine):
     # --- Drawing ------------------------------------------------------------------------------
 
     def draw_batch(self, data: Any, *, least: int = 0) -> list[dict[str, Any]]:
-        values = self.world.values
+        values = self.values
         always = {name: values[name] for name in ("id",) if data.draw(st.integers(0, 9)) > 0}
         if "must" in values and data.draw(st.booleans()):
             always["must"] = values["must"]
@@ -210,7 +213,7 @@ class Against(RuleBasedStateMachine):
         return data.draw(st.lists(one, min_size=least, max_size=4), label="batch")
 
     def draw_call(self, data: Any) -> tuple[Call, dict[str, Any]]:
-        keys = list(self.world.table.all_keys())
+        keys = list(self.model.table.all_keys())
         on = tuple(data.draw(st.lists(st.sampled_from(keys), min_size=1, unique=True), label="on"))
         call = Call(on)
         arguments: dict[str, Any] = {"on": on[0] if len(on) == 1 else any_of(*on)}
@@ -241,7 +244,7 @@ class Against(RuleBasedStateMachine):
         return call, arguments
 
     def draw_policy(self, data: Any, call: Call) -> Policy:
-        fields = list(self.world.values)
+        fields = list(self.values)
         call.mode = data.draw(st.sampled_from(["upsert", "upsert", "insert_only", "update_only"]))
         call.absent = data.draw(st.sampled_from(["keep", "default"]))
         call.atomic = data.draw(st.booleans())
@@ -494,13 +497,140 @@ class Against(RuleBasedStateMachine):
                 inside.buried[key] = self.model.buried[key]
         inside.buried = {key: order for key, order in inside.buried.items() if order is not None}
 
+    @rule(data=st.data())
+    def alter(self, data: Any) -> None:
+        """Change the schema, but for what the world began with, which conditions speak of."""
+        steps = ["add", "add", "drop", "rename", "widen", "unique", "nonsense"]
+        step = data.draw(st.sampled_from(steps), label="alter")
+        ours = [name for name in self.values if name.startswith("x_")]
+        if step not in {"add", "nonsense"} and not ours:
+            return
+        name = data.draw(st.sampled_from(ours)) if ours else ""
+        change = {
+            "add": self.add_field, "drop": self.drop_field, "rename": self.rename_field,
+            "widen": self.widen_field, "unique": self.add_unique,
+            "nonsense": self.alter_nonsense,
+        }[step]  # fmt: skip
+        TRIED[f"alter {step}"] += bool(change(data, name))
+
+    def altered(self, fields: dict[str, Spec], unique: dict[str, tuple[str, ...]]) -> bool:
+        """Let the model take over another schema; its rows have been changed."""
+        self.model.table = replace(self.model.table, fields=fields, unique=unique)
+        self.model.seq += 1
+        return True
+
+    def add_field(self, data: Any, _: str) -> bool:
+        self.added += 1
+        name = f"x_{self.added}"
+        fields = dict(self.model.table.fields)
+        kind = data.draw(st.sampled_from(["null", "default", "id", "same"]), label="kind")
+        if kind in {"id", "same"}:
+            field, spec, values = Field(name, "string"), Spec(), texts
+            how = "id + '!'" if kind == "id" else "'same'"
+            self.col.alter(add=[field], backfill={name: how})
+            filled = {key: f"{key}!" if kind == "id" else kind for key in self.model.rows}
+        else:
+            default = 5 if kind == "default" else None
+            spec = _spec("sum_", default=default)
+            field = Field(name, "int64", nullable=True, default=default, merge="sum_")
+            values = small
+            self.col.alter(add=[field])
+            filled = dict.fromkeys(self.model.rows, default)
+        for key, row in self.model.rows.items():
+            row[name] = filled[key]
+        self.values[name] = values
+        return self.altered({**fields, name: spec}, dict(self.model.table.unique))
+
+    def drop_field(self, _: Any, name: str) -> bool:
+        self.col.alter(drop=[name])
+        for row in self.model.rows.values():
+            del row[name]
+        del self.values[name]
+        kept = {n: spec for n, spec in self.model.table.fields.items() if n != name}
+        return self.altered(kept, {n: f for n, f in self.model.table.unique.items() if n != name})
+
+    def rename_field(self, _: Any, name: str) -> bool:
+        self.added += 1
+        new = f"x_{self.added}"
+        self.col.alter(rename={name: new})
+        for row in self.model.rows.values():
+            row[new] = row.pop(name)
+        self.values[new] = self.values.pop(name)
+        fields = {new if n == name else n: s for n, s in self.model.table.fields.items()}
+        keys = self.model.table.unique.items()
+        return self.altered(
+            fields, {new if n == name else n: (new,) if n == name else f for n, f in keys}
+        )
+
+    def widen_field(self, _: Any, name: str) -> bool:
+        if self.col.schema.fields[name].type == "string":
+            self.col.alter(widen={name: "nullable"})
+            fields = dict(self.model.table.fields)
+            fields[name] = replace(fields[name], nullable=True)
+            self.values[name] = st.one_of(st.none(), texts)
+            return self.altered(fields, dict(self.model.table.unique))
+        if self.col.schema.fields[name].type != "int64" or name in self.model.table.unique:
+            return False
+        self.col.alter(widen={name: "float64"})
+        return self.altered(dict(self.model.table.fields), dict(self.model.table.unique))
+
+    def add_unique(self, _: Any, name: str) -> bool:
+        if name in self.model.table.unique or self.col.schema.fields[name].type == "float64":
+            return False
+        held = [row[name] for row in self.model.rows.values() if row[name] is not None]
+        if len(set(held)) < len(held):
+            with pytest.raises(upvec.ViolationError) as caught:
+                self.col.alter(add_unique=[Unique(name)])
+            told = {value: sorted(keys) for value, keys in caught.value.violations}
+            assert told == {
+                value: sorted(k for k, row in self.model.rows.items() if row[name] == value)
+                for value in held
+                if held.count(value) > 1
+            }
+            TRIED["ViolationError"] += 1
+            return False
+        self.col.alter(add_unique=[Unique(name)])
+        unique = {**self.model.table.unique, name: (name,)}
+        return self.altered(dict(self.model.table.fields), unique)
+
+    @precondition(lambda self: len(self.model.rows) > 1)
+    @rule()
+    def alter_against_the_rows(self) -> None:
+        with pytest.raises(upvec.ViolationError) as caught:
+            self.col.alter(
+                add=[Field("x", "string")], backfill={"x": "'same'"}, add_unique=[Unique("x")]
+            )
+        assert [(v, sorted(k)) for v, k in caught.value.violations] == [
+            ("same", sorted(self.model.rows))
+        ]
+        TRIED["alter violate"] += 1
+
+    def alter_nonsense(self, data: Any, _: str) -> bool:
+        changes: Any = data.draw(
+            st.sampled_from(
+                [
+                    {"drop": ["id"]},
+                    {"drop": ["nope"]},
+                    {"rename": {"nope": "x"}},
+                    {"widen": {"id": "json"}},
+                    {"add": [Field("id", "int64", default=0)]},
+                    {"add_unique": [Unique("nope")]},
+                ]
+            )
+        )
+        with pytest.raises(upvec.SchemaError):
+            self.col.alter(**changes)
+        return True
+
     @precondition(lambda self: self.folder is not None)
     @rule(checkpoint=st.booleans())
     def reopen(self, checkpoint: bool) -> None:
         if checkpoint:
             self.col.checkpoint()
+        schema = self.col.schema  # no file holds the functions of custom rules
         self.col.close()
-        self.col = upvec.open(self.path, self.world.schema, durability="os")
+        self.col = upvec.open(self.path, schema, durability="os")
+        assert self.col.schema == schema
         TRIED["reopen"] += 1
 
 
@@ -525,7 +655,7 @@ STEPS = int(os.environ.get("UPVEC_LONG_STEPS", "0"))
 
 def _settings() -> settings:
     steps = 30
-    examples = max(25, STEPS // steps // len(WORLDS))
+    examples = max(50, STEPS // steps // len(WORLDS))
     return settings(
         max_examples=examples,
         stateful_step_count=steps,
@@ -557,6 +687,8 @@ def test_every_option_was_tried() -> None:
         "duplicates error", "duplicates first", "duplicates last", "duplicates fold", "where",
         "merge=", "only=", "atomic=False", "if_version", "repeated op_id", "sync", "plan",
         "transaction", "rollback", "undone", "reopen",
+        "alter add", "alter drop", "alter rename", "alter widen", "alter unique", "alter violate",
+        "alter nonsense",
         "inserted", "updated", "unchanged", "skipped", "stale", "conflict", "rejected",
         "InvalidRowError", "DuplicateKeyError", "ConflictError", "ValueError",
     }  # fmt: skip

@@ -18,7 +18,7 @@ SCHEMA = Schema(
 
 def find(col: upvec.Collection, state: State, on: str, *keys: Any) -> list[Any]:
     """The primary keys of what a state holds under some keys."""
-    rids = col._find(state, col._table(on), list(keys))
+    rids = col._find(state, col._table(state, on), list(keys))
     return [
         None if rid < 0 else int(state.columns["id"].gather(rids[at : at + 1])[0][0])
         for at, rid in enumerate(rids)

@@ -551,7 +551,7 @@ class Collection(Reader):
             Values of added fields for the rows that are stored: an expression in the names of
             before, such as ``"price * 1.25"`` or ``"first + ' ' + last"``; or a function that gets
             up to 65,536 rows (:class:`Rows`) at a time and returns a column of as many values, or
-            (m, dim) for a vector. Writers wait meanwhile.
+            (m, dim) for a vector. Writers wait meanwhile, so it must not write to the collection.
 
         Returns
         -------
@@ -591,10 +591,11 @@ class Collection(Reader):
         )
         with self._writing:
             self._check_writable()
-            # Also what is expired holds its keys; no read shows whether it is there.
-            head, _ = self._reap(self._head)
+            head = self._head
             schema = altered(head.schema, changes)
             check_storable(schema)
+            if changes.add_unique:  # what is expired still has its keys
+                head, _ = self._reap(head)
             check_widening(head, changes.widen)
             effects = backfilled(head, schema, changes.add, backfill or {})
             check_new_keys(head, schema, (one.name for one in changes.add_unique), effects)

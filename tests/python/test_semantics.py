@@ -500,6 +500,11 @@ class Against(RuleBasedStateMachine):
     @rule(data=st.data())
     def alter(self, data: Any) -> None:
         """Change the schema, but for what the world began with, which conditions speak of."""
+        for _ in range(data.draw(st.integers(1, 5), label="changes")):
+            self.alter_once(data)
+            assert rows_of(self.col) == self.model.rows
+
+    def alter_once(self, data: Any) -> None:
         steps = ["add", "add", "drop", "rename", "widen", "unique", "nonsense"]
         step = data.draw(st.sampled_from(steps), label="alter")
         ours = [name for name in self.values if name.startswith("x_")]

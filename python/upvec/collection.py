@@ -783,7 +783,11 @@ class Collection(Reader):
         return self._closed
 
     def stats(self) -> dict[str, Any]:
-        """Return counts and sizes: rows, commits, bytes by part, and those of each vector index."""
+        """Return counts and sizes: rows, commits, bytes by part, and those of each vector index.
+
+        ``remembered_deletes`` are keys whose order value is kept, so that an older row does not
+        bring them back (``order_by``): as many as were deleted and did not come again.
+        """
         state = self._reading()
         columns = {name: column.nbytes() for name, column in state.columns.items()}
         keys = {name: table.nbytes() for name, table in state.tables.items()}
@@ -791,6 +795,7 @@ class Collection(Reader):
             "rows": state.count,
             "seq": state.seq,
             "free_rids": state.size - state.count,
+            "remembered_deletes": len(self._engine.remembered),
             "column_bytes": columns,
             "key_bytes": keys,
             "indexes": {name: index.stats() for name, index in state.indexes.items()},

@@ -452,7 +452,8 @@ class Schema:
         Further keys; each can be matched on with ``on=``.
     order_by : str
         A field that says how new a row is: a row with a smaller value than the stored one comes
-        late, and changes only fields whose rule is order-free, such as :func:`sum_`.
+        late, and changes only fields whose rule is order-free, such as :func:`sum_`. Of a row
+        that is deleted, the key and this value are kept for as long as it does not come again.
     groups : mapping of str to sequence of str
         Fields that have a clock of their own: ``{"price_ts": ["price"]}`` writes ``price`` where
         ``price_ts`` is not older than the stored one, whatever ``order_by`` says.

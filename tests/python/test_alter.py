@@ -610,5 +610,7 @@ def test_deletes_are_remembered_across_a_widened_clock() -> None:
     col.upsert([{"id": 1, "at": 10}])
     col.delete([1])
     col.alter(widen={"at": "float64"}, rename={"at": "when"})
+    assert col.stats()["remembered_deletes"] == 1
     assert col.upsert([{"id": 1, "when": 9.5}]).counts["stale"] == 1
     assert col.upsert([{"id": 1, "when": 10.5}]).counts["inserted"] == 1
+    assert col.stats()["remembered_deletes"] == 0

@@ -9,7 +9,7 @@ field. Both decide nothing, so that replay gives what the call gave.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any, Final, TypeAlias
@@ -24,7 +24,14 @@ from .json_text import encode_json
 from .merge import MergeRule, mean
 from .schema import ABSENT, EXTRA, Field, Schema, Unique, Vector
 
-__all__ = ["Changes", "altered", "filled_column", "lost_by_widening", "widened_column"]
+__all__ = [
+    "Changes",
+    "altered",
+    "changes_of",
+    "filled_column",
+    "lost_by_widening",
+    "widened_column",
+]
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -50,6 +57,40 @@ class Changes:
     rename: Mapping[str, str] = dataclass_field(default_factory=dict)
     widen: Mapping[str, str] = dataclass_field(default_factory=dict)
     add_unique: tuple[Unique, ...] = ()
+
+
+def changes_of(
+    add: Any = (), drop: Any = (), rename: Any = None, widen: Any = None, add_unique: Any = ()
+) -> Changes:
+    """Return what is asked for, of which each may be one or several.
+
+    Raises
+    ------
+    SchemaError
+        It has not the form that is wanted.
+    """
+    for argument, given in (("rename", rename), ("widen", widen)):
+        if given is not None and not isinstance(given, Mapping):
+            raise SchemaError(f"{argument}: got {given!r}; wanted a dict by the names of fields")
+    return Changes(
+        _several("add", add, (Field, Vector)),
+        _several("drop", drop, (str,)),
+        dict(rename or {}),
+        dict(widen or {}),
+        _several("add_unique", add_unique, (Unique,)),
+    )
+
+
+def _several(argument: str, given: Any, kinds: tuple[type, ...]) -> tuple[Any, ...]:
+    listed = (given,) if isinstance(given, kinds) else given
+    if not isinstance(listed, Iterable) or isinstance(listed, (str, Mapping)):
+        listed = (listed,)
+    listed = tuple(listed)
+    for item in listed:
+        if not isinstance(item, kinds):
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise SchemaError(f"{argument}: got {item!r}; wanted {wanted}")
+    return listed
 
 
 def altered(schema: Schema, changes: Changes) -> Schema:
@@ -92,6 +133,10 @@ def altered(schema: Schema, changes: Changes) -> Schema:
 
 
 def _check_names(schema: Schema, changes: Changes) -> None:
+    for name, new in changes.rename.items():
+        given: object = new
+        if not isinstance(given, str) or not given.isidentifier():
+            raise SchemaError(f"rename: got {new!r} for {name!r}; a name is an identifier")
     for argument, names in (("rename", changes.rename), ("widen", changes.widen)):
         for name in names:
             if name not in schema.declared:
@@ -105,9 +150,6 @@ def _check_names(schema: Schema, changes: Changes) -> None:
             raise SchemaError(f"drop: unknown {name!r}; there are: {known}")
         if changes.drop.count(name) > 1:
             raise SchemaError(f"drop: {name!r} comes twice")
-    for item in changes.add:
-        if not isinstance(item, (Field, Vector)):
-            raise SchemaError(f"add: got {item!r}; wanted Field or Vector")
 
 
 def _check_free(schema: Schema, changes: Changes) -> None:

@@ -32,7 +32,7 @@ __all__ = ["Backfill", "backfilled", "check_new_keys", "check_widening"]
 AnyArray: TypeAlias = npt.NDArray[Any]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 RowIds: TypeAlias = npt.NDArray[np.int64]
-Backfill: TypeAlias = "Expression | str | Callable[[Rows], Any]"
+Backfill: TypeAlias = "Expression | str | Callable[[Rows], Any] | Any"
 
 # A function of the caller gets so many rows at a time, and so need not hold all of them.
 _BATCH_ROWS = 65_536
@@ -91,8 +91,10 @@ def _values(
 ) -> tuple[AnyArray, BoolArray | None]:
     if callable(how) and not isinstance(how, Expression):
         raw: Any = _called(state, item, rids, how)
-    else:
+    elif isinstance(how, (str, Expression)):
         raw = _derived(state, item, rids, how)
+    else:
+        raw = [how] * len(rids)
     try:
         if isinstance(item, Vector):
             return vector_column(item, raw)

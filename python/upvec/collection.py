@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .alter import Changes, altered
+from .alter import altered, changes_of
 from .apply import Engine
 from .backfill import Backfill, backfilled, check_new_keys, check_widening
 from .draft import Draft
@@ -519,11 +519,11 @@ class Collection(Reader):
     def alter(
         self,
         *,
-        add: Iterable[Field | Vector] = (),
-        drop: Iterable[str] = (),
+        add: Field | Vector | Iterable[Field | Vector] = (),
+        drop: str | Iterable[str] = (),
         rename: Mapping[str, str] | None = None,
         widen: Mapping[str, str] | None = None,
-        add_unique: Iterable[Unique] = (),
+        add_unique: Unique | Iterable[Unique] = (),
         backfill: Mapping[str, Backfill] | None = None,
     ) -> Schema:
         """Change the schema, and with it the stored rows, in one commit.
@@ -535,23 +535,24 @@ class Collection(Reader):
 
         Parameters
         ----------
-        add : sequence of Field or Vector
+        add : Field, Vector or sequence of them
             They come behind the others. Stored rows get what ``backfill`` says, else the default,
             else null; a field that allows none of these is refused unless there are no rows.
-        drop : sequence of str
+        drop : str or sequence of str
             Names of fields, vectors or Uniques.
         rename : mapping of str to str
             New names by old ones. Uniques, clocks, checks and sources follow.
         widen : mapping of str to str
             New types by name: int64 to float64, bool to int64 or float64, list<int64> to
             list<float64>, string to json; or ``"nullable"``.
-        add_unique : sequence of Unique
+        add_unique : Unique or sequence of Unique
             In the new names.
-        backfill : mapping of str to str, Expression or callable
+        backfill : mapping of str to str, Expression, callable or value
             Values of added fields for the rows that are stored: an expression in the names of
-            before, such as ``"price * 1.25"`` or ``"first + ' ' + last"``; or a function that gets
-            up to 65,536 rows (:class:`Rows`) at a time and returns a column of as many values, or
-            (m, dim) for a vector. Writers wait meanwhile, so it must not write to the collection.
+            before, such as ``"price * 1.25"`` or ``"first + ' ' + last"``; a value that
+            is no text, for all rows; or a function that gets up to 65,536 rows (:class:`Rows`) at a
+            time and returns a column of as many values, or (m, dim) for a vector.
+            Writers wait meanwhile, so it must not write to the collection.
 
         Returns
         -------
@@ -586,9 +587,7 @@ class Collection(Reader):
         {'id': 1, 'net': 8, 'gross': 10.0}
         """
         self._check_writable()
-        changes = Changes(
-            tuple(add), _names(drop), dict(rename or {}), dict(widen or {}), tuple(add_unique)
-        )
+        changes = changes_of(add, drop, rename, widen, add_unique)
         with self._writing:
             self._check_writable()
             head = self._head
@@ -895,10 +894,6 @@ def _sides(returning: str | Iterable[str] | None) -> frozenset[str]:
     if not sides <= {"old", "new"}:
         raise ValueError(f"returning={returning!r}; wanted 'old', 'new' or both")
     return sides
-
-
-def _names(given: Iterable[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _listed(keys: Any) -> Any:

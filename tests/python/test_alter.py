@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,8 @@ def test_an_alteration_changes_no_version_and_makes_one_commit() -> None:
         ("bool", upvec.col("name").startswith("A"), [True, False, None]),
         ("bool", "true", [True, True, True]),
         ("int64", "7", [7, 7, 7]),
+        ("int64", 7, [7, 7, 7]),
+        ("timestamp", np.datetime64("2026-01-01", "us"), [datetime(2026, 1, 1)] * 3),  # noqa: DTZ001
         ("int64", lambda rows: rows["age"] + 1, [37, 18, 6]),
         ("list<string>", lambda rows: [[key] for key in rows["id"]], [["a"], ["b"], ["c"]]),
     ],
@@ -217,7 +220,7 @@ def test_a_default_is_widened_with_its_field() -> None:
 
 def test_an_added_unique_holds_from_then_on() -> None:
     col = opened()
-    col.alter(add_unique=[Unique("name")])
+    col.alter(add_unique=Unique("name"))
     r = col.upsert([{"name": "Bob", "age": 18}], on="name")
     assert r.key.tolist() == ["b"]
     with pytest.raises(upvec.ConflictError, match="Ada"):
@@ -293,7 +296,13 @@ def test_a_unique_dropped_by_its_own_name_leaves_its_fields() -> None:
         ({"add": [Field("x", "int64")]}, upvec.SchemaError, "3 rows have no 'x'"),
         ({"add": [Vector("v", 2)]}, upvec.SchemaError, "3 rows have no 'v'"),
         ({"add": [Field("age", "int64", default=1)]}, upvec.SchemaError, "declared twice"),
-        ({"add": ["x"]}, upvec.SchemaError, "wanted Field or Vector"),
+        ({"add": ["x"]}, upvec.SchemaError, "got 'x'; wanted Field or Vector"),
+        ({"add": 7}, upvec.SchemaError, "got 7; wanted Field or Vector"),
+        ({"drop": [1]}, upvec.SchemaError, "got 1; wanted str"),
+        ({"add_unique": "age"}, upvec.SchemaError, "got 'age'; wanted Unique"),
+        ({"rename": [("age", "x")]}, upvec.SchemaError, "rename: got .*; wanted a dict"),
+        ({"widen": ["age"]}, upvec.SchemaError, "widen: got .*; wanted a dict"),
+        ({"rename": {"age": 3}}, upvec.SchemaError, "identifier"),
         ({"add": [Field("p", "string", primary=True)]}, upvec.SchemaError, "exactly one"),
         ({"add_unique": [Unique("nope")]}, upvec.SchemaError, "unknown field 'nope'"),
         ({"backfill": {"age": "1"}}, upvec.SchemaError, "none of the fields"),

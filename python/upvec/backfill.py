@@ -128,7 +128,10 @@ def _called(
     cells: list[Any] = []
     for start in range(0, len(rids), _BATCH_ROWS):
         piece = rids[start : start + _BATCH_ROWS]
-        column = list(function(read_rows(state, piece, state.schema.names)))
+        made = function(read_rows(state, piece, state.schema.names))
+        if not isinstance(made, Iterable):
+            raise SchemaError(f"backfill: got {made!r} of {item.name!r}, wanted a column of values")
+        column = list(made)
         if len(column) != len(piece):
             message = f"backfill: got {len(column)} values of {item.name!r} for {len(piece)} rows"
             raise SchemaError(message)

@@ -799,6 +799,8 @@ def _invalid(field: str, rows: Sequence[int], got: Any, want: Any) -> InvalidRow
         shown = repr(got)
     except ValueError:  # Python writes no integers of more than 4,300 digits
         shown = "a number too long to show"
+    except RecursionError:
+        shown = "a value nested too deeply to show"
     if len(shown) > 80:
         shown = shown[:77] + "..."
     if got is not None:

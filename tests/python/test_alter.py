@@ -347,6 +347,11 @@ def test_a_unique_dropped_by_its_own_name_leaves_its_fields() -> None:
             "got 1 values of 'x' for 3 rows",
         ),
         (
+            {"add": [Field("x", "int64")], "backfill": {"x": lambda _: None}},
+            upvec.SchemaError,
+            "got None of 'x', wanted a column",
+        ),
+        (
             {"add": [Vector("v", 2)], "backfill": {"v": lambda rows: [[1, 2, 3]] * len(rows)}},
             upvec.DimensionError,
             "got dimension 3, wanted 2",

@@ -129,3 +129,11 @@ def test_the_name_is_taken_in_a_schema_that_stores_them() -> None:
     for changes in ({"drop": ["_extra"]}, {"rename": {"_extra": "x"}}):
         with pytest.raises(upvec.SchemaError, match="_extra"):
             col.alter(**changes)  # type: ignore[arg-type]
+
+
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(upvec.InvalidRowError, match="_extra"):
+        opened().upsert([{"id": 1, "x": deep}])

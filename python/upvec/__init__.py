@@ -29,6 +29,7 @@ from .errors import (
     ViolationError,
 )
 from .expression import Expression, col
+from .fields import Field, Unique, Vector
 from .match import any_of
 from .merge import (
     MergeRule,
@@ -53,7 +54,7 @@ from .merge import (
 from .plan import Plan
 from .policy import Policy
 from .result import Hits, Outcome, Rows, UpsertResult
-from .schema import Field, Schema, Unique, Vector
+from .schema import Schema
 from .snapshot import Snapshot
 from .sync import ALL
 from .transaction import Savepoint, Transaction

@@ -20,9 +20,10 @@ import numpy.typing as npt
 from .columns import Column, objects
 from .errors import SchemaError
 from .expression import Expression, parse, renamed
+from .fields import ABSENT, Field, Unique, Vector
 from .json_text import encode_json
 from .merge import MergeRule, mean
-from .schema import ABSENT, EXTRA, Field, Schema, Unique, Vector
+from .schema import EXTRA, Schema
 
 __all__ = [
     "Changes",
@@ -57,10 +58,17 @@ class Changes:
     rename: Mapping[str, str] = dataclass_field(default_factory=dict)
     widen: Mapping[str, str] = dataclass_field(default_factory=dict)
     add_unique: tuple[Unique, ...] = ()
+    drop_unique: tuple[str, ...] = ()
 
 
 def changes_of(
-    add: Any = (), drop: Any = (), rename: Any = None, widen: Any = None, add_unique: Any = ()
+    *,
+    add: Any = (),
+    drop: Any = (),
+    rename: Any = None,
+    widen: Any = None,
+    add_unique: Any = (),
+    drop_unique: Any = (),
 ) -> Changes:
     """Return what is asked for, of which each may be one or several.
 
@@ -78,6 +86,7 @@ def changes_of(
         dict(rename or {}),
         dict(widen or {}),
         _several("add_unique", add_unique, (Unique,)),
+        _several("drop_unique", drop_unique, (str,)),
     )
 
 
@@ -109,11 +118,12 @@ def altered(schema: Schema, changes: Changes) -> Schema:
     unique = [
         _renamed_unique(one, names)
         for name, one in schema.unique.items()
-        if name not in changes.drop
+        if name not in changes.drop_unique
     ]
     groups = {
         names[clock]: [names[member] for member in members if member not in changes.drop]
         for clock, members in schema.groups.items()
+        if clock not in changes.drop
     }
     after = Schema(
         *fields,
@@ -133,48 +143,59 @@ def altered(schema: Schema, changes: Changes) -> Schema:
 
 
 def _check_names(schema: Schema, changes: Changes) -> None:
-    for name, new in changes.rename.items():
-        given: object = new
-        if not isinstance(given, str) or not given.isidentifier():
-            raise SchemaError(f"rename: got {new!r} for {name!r}; a name is an identifier")
-    for argument, names in (("rename", changes.rename), ("widen", changes.widen)):
-        for name in names:
-            if name not in schema.declared:
-                known = ", ".join(schema.declared)
-                raise SchemaError(f"{argument}: unknown field {name!r}; the fields are: {known}")
+    _check_known("drop", changes.drop, schema.declared)
+    _check_known("drop_unique", changes.drop_unique, tuple(schema.unique))
+    for argument, mapping in (("rename", changes.rename), ("widen", changes.widen)):
+        _check_known(argument, tuple(mapping), schema.declared)
+        for name, given in mapping.items():
             if name in changes.drop:
                 raise SchemaError(f"{argument}: {name!r} is dropped")
-    for name in changes.drop:
-        if name not in schema.declared and name not in schema.unique:
-            known = ", ".join([*schema.declared, *schema.unique])
-            raise SchemaError(f"drop: unknown {name!r}; there are: {known}")
-        if changes.drop.count(name) > 1:
-            raise SchemaError(f"drop: {name!r} comes twice")
+            what: object = given
+            if not isinstance(what, str):
+                wanted = "a name" if argument == "rename" else f"a type or {NULLABLE!r}"
+                raise SchemaError(f"{argument}: got {given!r} for {name!r}; wanted {wanted}")
+
+
+def _check_known(argument: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known:
+            there_are = ", ".join(known) or "none"
+            raise SchemaError(f"{argument}: unknown {name!r}; there are: {there_are}")
+        if names.count(name) > 1:
+            raise SchemaError(f"{argument}: {name!r} comes twice")
 
 
 def _check_free(schema: Schema, changes: Changes) -> None:
     """Refuse to drop a field that something needs which stays."""
+    needed = _needed_by_schema(schema, changes)
+    for name in schema.declared:
+        if name in changes.drop:
+            continue
+        if name in schema.vectors:
+            needed |= dict.fromkeys(schema.vectors[name].source, f"is a source of {name!r}")
+        weight = schema.rule(name).weight
+        if weight is not None:
+            needed[weight] = f"is the weight of {name!r}"
+    for name in changes.drop:
+        if name in needed:
+            raise SchemaError(f"drop: {name!r} {needed[name]}")
+
+
+def _needed_by_schema(schema: Schema, changes: Changes) -> dict[str, str]:
+    """Return the fields that hold for all rows, and what for."""
     needed = {schema.primary.name: "is the primary key"}
     if schema.order_by is not None:
         needed[schema.order_by] = "is order_by"
     if schema.ttl is not None:
         needed[schema.ttl[0]] = "is the field of ttl"
-    for clock in schema.groups:
-        needed.setdefault(clock, "is the clock of a group")
+    for clock, members in schema.groups.items():
+        left = [name for name in members if name not in changes.drop]
+        if left:
+            needed.setdefault(clock, f"is the clock of {', '.join(left)}")
     for key, unique in schema.unique.items():
-        if key not in changes.drop:
-            needed |= dict.fromkeys(unique.fields, f"is in {unique!r}; drop {key!r} too")
-    for vector in schema.vectors.values():
-        if vector.name not in changes.drop:
-            needed |= dict.fromkeys(vector.source, f"is a source of {vector.name!r}")
-    for name in schema.names:
-        weight = schema.rule(name).weight
-        if weight is not None and name not in changes.drop:
-            needed[weight] = f"is the weight of {name!r}"
-    for name in changes.drop:
-        # Where a Unique is called as its only field, this drops both.
-        if name in needed and name in schema.types:
-            raise SchemaError(f"drop: {name!r} {needed[name]}")
+        if key not in changes.drop_unique:
+            needed |= dict.fromkeys(unique.fields, f"is in {unique!r}; drop_unique={key!r} too")
+    return needed
 
 
 # --- Fields ---------------------------------------------------------------------------------
@@ -223,18 +244,23 @@ def _check_wider(name: str, kind: str, wider: str) -> None:
 
 
 def _widened_default(field: Field, kind: str) -> Any:
-    if field.default is ABSENT or field.default is None or kind == field.type:
-        return field.default
-    if kind in {"int64", "float64"}:
-        return int(field.default) if kind == "int64" else float(field.default)
-    return field.default
+    default: Any = field.default
+    if default is ABSENT or kind == field.type:
+        return default
+    if kind == "float64" and float(default) != default:
+        raise SchemaError(f"widen: no float64 is equal to the default of {field.name!r}")
+    return {"int64": int, "float64": float}.get(kind, lambda value: value)(default)
 
 
 def _renamed_check(
     field: Field, names: Mapping[str, str]
 ) -> str | Expression | re.Pattern[str] | None:
-    if field.check is None or field.is_pattern or names[field.name] == field.name:
+    new = names[field.name]
+    if field.check is None or new == field.name:
         return field.check
+    if field.is_pattern:
+        # Under its new name the field might be what the text of the pattern says.
+        return re.compile(field.check) if field.check == new else field.check
     if isinstance(field.check, str):
         return str(renamed(parse(field.check), names))
     return renamed(field.check, names) if isinstance(field.check, Expression) else field.check

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ._core import Snapshot
+    from .fields import Vector
     from .resolve import Resolution
-    from .schema import Vector
     from .state import KeyTable
 
 __all__ = ["MAX_ROWS", "Engine", "new_index"]
@@ -157,10 +157,10 @@ class Engine:
         """Return what deleting these rows writes."""
         return Effects(rids, _NO_RIDS, _NO_RIDS)
 
-    def alter_effects(self, schema: Schema, backfill: Effects) -> Effects:
-        """Return what changing the schema writes, with the values of new fields."""
+    def alter_effects(self, schema: Schema, filled: Effects, gone: RowIds) -> Effects:
+        """Return what changing the schema writes: values of new fields, and without some rows."""
         described = json.dumps(schema.to_dict(), ensure_ascii=False, allow_nan=False).encode()
-        return replace(backfill, notes={_SCHEMA_NOTE: described})
+        return replace(filled, deleted=gone, notes={_SCHEMA_NOTE: described})
 
     def adopt(self, state: State, schema: Schema) -> None:
         """Take a schema that is equal, but for the functions that no file holds."""
@@ -180,6 +180,11 @@ class Engine:
             The effects do not fit the state: a field or a row that cannot be.
         """
         if _SCHEMA_NOTE in effects.notes:
+            if len(
+                effects.deleted
+            ):  # before the schema changes: their keys are free under the new one
+                head = self.apply(head, self.delete_effects(effects.deleted), seq)
+                effects = replace(effects, deleted=_NO_RIDS)
             head = self._altered(head, schema or _schema_of(effects.notes[_SCHEMA_NOTE]))
         step = _Step(head, effects)
         columns = self._columns(head, effects, step)

@@ -6,7 +6,7 @@ that stored rows do not allow. All read the newest state and change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -19,9 +19,11 @@ from .columns import tuples_of
 from .derive import derive
 from .errors import DimensionError, InvalidRowError, SchemaError, ViolationError
 from .expression import Expression
+from .extra import Extra
+from .fields import Field, Vector
 from .ingest import field_column, vector_column
 from .read import StateSource, public_column, read_rows
-from .schema import Field, Schema, Vector
+from .schema import EXTRA, Schema
 
 if TYPE_CHECKING:
     from .result import Rows
@@ -40,9 +42,20 @@ _NONE = np.empty(0, dtype=np.int64)
 
 
 def backfilled(
-    state: State, schema: Schema, added: Iterable[Field | Vector], given: Mapping[str, Backfill]
+    state: State,
+    schema: Schema,
+    rids: RowIds,
+    added: Sequence[Field | Vector],
+    given: Mapping[str, Backfill],
 ) -> Effects:
     """Return the values of the fields that are added, where they are given.
+
+    What a schema did not know and stored becomes the value of a field that is called so now.
+
+    Parameters
+    ----------
+    rids : int64 array (n,)
+        The rows that stay.
 
     Raises
     ------
@@ -53,18 +66,30 @@ def backfilled(
     InvalidRowError, DimensionError
         A value that does not fit its field.
     """
+    if not isinstance(given, Mapping):
+        raise SchemaError(f"backfill: got {given!r}; wanted a dict by the names of fields")
     names = [item.name for item in added]
     for name in given:
         if name not in names:
             raise SchemaError(f"backfill: {name!r} is none of the fields that are added: {names}")
-    rids = state.live_rids()
     columns: dict[int, ColumnEffect] = {}
     vectors: dict[int, VectorEffect] = {}
+    known = set(schema.declared) - set(state.schema.declared)
+    extra = Extra(state, rids) if state.schema.extra == "store" and known else None
+    if extra is not None and (names_taken := extra.take(known)):
+        if strangers := names_taken - set(names):
+            message = f"rename: rows store something else as {', '.join(sorted(strangers))}"
+            raise SchemaError(message)
+        columns[schema.numbers[EXTRA]] = extra.rest()
     for item in added:
-        if item.name not in given:
+        if item.name not in given and extra is not None and extra.has(item.name):
+            raw = extra.column(item)
+        elif item.name not in given:
             _check_may_lack(item, len(rids))
             continue
-        values, null = _values(state, item, rids, given[item.name])
+        else:
+            raw = _raw(state, item, rids, given[item.name])
+        values, null = _checked(state, item, rids, raw)
         nulls = np.zeros(len(rids), dtype=np.bool_) if null is None else null
         number = schema.numbers[item.name]
         if isinstance(item, Vector):
@@ -86,15 +111,17 @@ def _check_may_lack(item: Field | Vector, rows: int) -> None:
         )
 
 
-def _values(
-    state: State, item: Field | Vector, rids: RowIds, how: Backfill
-) -> tuple[AnyArray, BoolArray | None]:
+def _raw(state: State, item: Field | Vector, rids: RowIds, how: Backfill) -> list[Any]:
     if callable(how) and not isinstance(how, Expression):
-        raw: Any = _called(state, item, rids, how)
-    elif isinstance(how, (str, Expression)):
-        raw = _derived(state, item, rids, how)
-    else:
-        raw = [how] * len(rids)
+        return _called(state, item, rids, how)
+    if isinstance(how, (str, Expression)):
+        return _derived(state, item, rids, how)
+    return [how] * len(rids)
+
+
+def _checked(
+    state: State, item: Field | Vector, rids: RowIds, raw: list[Any]
+) -> tuple[AnyArray, BoolArray | None]:
     try:
         if isinstance(item, Vector):
             return vector_column(item, raw)
@@ -106,10 +133,12 @@ def _values(
 
 
 def _derived(state: State, item: Field | Vector, rids: RowIds, how: Expression | str) -> list[Any]:
+    if isinstance(item, Vector):
+        message = f"backfill: {how!s}: the vectors of {item.name!r} come from a function of rows"
+        raise SchemaError(message)
     derived = derive(how, state.schema.types)
-    kind = "vector" if isinstance(item, Vector) else item.type
-    fits = derived.type == kind or (derived.type, kind) == ("int64", "float64")
-    if not fits or kind == "vector":
+    kind = item.type
+    if derived.type != kind and (derived.type, kind) != ("int64", "float64"):
         message = f"backfill: {how!s} is {derived.type}; field {item.name!r} is {kind}"
         raise SchemaError(message)
     values, null = derived.evaluate(StateSource(state, rids))
@@ -129,14 +158,22 @@ def _called(
     for start in range(0, len(rids), _BATCH_ROWS):
         piece = rids[start : start + _BATCH_ROWS]
         made = function(read_rows(state, piece, state.schema.names))
-        if not isinstance(made, Iterable):
+        if not isinstance(made, Iterable) or isinstance(made, (str, bytes, Mapping)):
             raise SchemaError(f"backfill: got {made!r} of {item.name!r}, wanted a column of values")
         column = list(made)
         if len(column) != len(piece):
             message = f"backfill: got {len(column)} values of {item.name!r} for {len(piece)} rows"
             raise SchemaError(message)
         cells += column
-    return cells
+    # As Rows show a null: what a function passes on stays one.
+    return [None if item.nullable and _is_nan(cell) else cell for cell in cells]
+
+
+def _is_nan(cell: Any) -> bool:
+    if isinstance(cell, (float, np.floating)):
+        return bool(np.isnan(cell))
+    is_float_array = isinstance(cell, np.ndarray) and cell.dtype.kind == "f" and cell.size > 0
+    return is_float_array and bool(np.isnan(cell).all())
 
 
 def _with_keys(state: State, rids: RowIds, name: str, error: InvalidRowError) -> InvalidRowError:
@@ -152,37 +189,57 @@ def _with_keys(state: State, rids: RowIds, name: str, error: InvalidRowError) ->
 # --- What stored rows do not allow ------------------------------------------------------------
 
 
-def check_widening(state: State, widen: Mapping[str, str]) -> None:
+def check_widening(
+    state: State, rids: RowIds, widen: Mapping[str, str], remembered: Mapping[Any, Any]
+) -> None:
     """Refuse to make values of another type that are not equal to what they were.
+
+    Parameters
+    ----------
+    rids : int64 array (n,)
+        The rows that stay.
+    remembered : mapping
+        When rows were deleted, by primary key: values of the field that the schema orders by.
 
     Raises
     ------
     ViolationError
     """
-    rids = state.live_rids()
+    schema = state.schema
     for name, wider in widen.items():
-        if name not in state.schema.fields:
+        if name not in schema.fields:
             continue
+        kind = schema.fields[name].type
+        keys = state.columns[schema.primary.name].gather(rids)[0].tolist()
         values, null = state.columns[name].gather(rids)
-        lost = np.flatnonzero(lost_by_widening(values, null, state.schema.fields[name].type, wider))
-        if len(lost):
-            keys = state.columns[state.schema.primary.name].gather(rids[lost])[0].tolist()
-            shown = values[lost[0] : lost[0] + 1].tolist()[0]
+        told = list(
+            zip(values.tolist(), keys, lost_by_widening(values, null, kind, wider), strict=True)
+        )
+        if name == schema.order_by and remembered:
+            gone = np.array(list(remembered.values()))
+            lost = lost_by_widening(gone, None, kind, wider)
+            told += zip(gone.tolist(), remembered, lost, strict=True)
+        violations = [(value, [key]) for value, key, is_lost in told if is_lost]
+        if violations:
+            value, holders = violations[0]
             message = (
-                f"widen: {len(lost)} values of {name!r} have no equal {wider}, such as {shown!r} "
-                f"of the row with key {keys[0]!r}; nothing was written"
+                f"widen: {len(violations)} values of {name!r} have no equal {wider}, such as "
+                f"{value!r} of the row with key {holders[0]!r}; nothing was written"
             )
-            pairs = zip(values[lost].tolist(), keys, strict=True)
-            raise ViolationError(message, violations=[(value, [key]) for value, key in pairs])
+            raise ViolationError(message, violations=violations)
 
 
-def check_new_keys(state: State, schema: Schema, names: Iterable[str], effects: Effects) -> None:
+def check_new_keys(
+    state: State, schema: Schema, rids: RowIds, names: Iterable[str], effects: Effects
+) -> None:
     """Refuse a unique key of which two rows would have the same values.
 
     Parameters
     ----------
     schema : Schema
         What the schema is to be.
+    rids : int64 array (n,)
+        The rows that stay.
     names : iterable of str
         The keys that are new in it.
 
@@ -191,7 +248,6 @@ def check_new_keys(state: State, schema: Schema, names: Iterable[str], effects: 
     ViolationError
         With all of them.
     """
-    rids = state.live_rids()
     for name in names:
         unique = schema.unique[name]
         keyed = np.ones(len(rids), dtype=np.bool_)

@@ -39,6 +39,7 @@ from .errors import (
     SchemaError,
 )
 from .expression import Expression, bind
+from .fields import Field, Unique, Vector
 from .files import Files
 from .ingest import Batch, ingest
 from .match import AnyOf
@@ -49,7 +50,7 @@ from .read import read_rows
 from .reader import Reader, Where
 from .resolve import Call, call_of, is_skipped, resolve, resolve_delete, result_of
 from .result import Outcome, Rows, UpsertResult
-from .schema import Field, Schema, Unique, Vector
+from .schema import Schema
 from .snapshot import Snapshot
 from .storage import Storage, check_storable, open_for_reading
 from .sync import ALL, Sync, checked_share
@@ -504,17 +505,12 @@ class Collection(Reader):
         with self._writing:
             self._check_writable()
             state = self._head
-            state, count = self._reap(state)
+            rids = state.live_rids()
+            gone = rids[is_expired(state, rids, now_us())]
+            if len(gone):
+                state = self._commit(state, self._engine.delete_effects(gone))
         self._acknowledge(state)
-        return count
-
-    def _reap(self, head: State) -> tuple[State, int]:
-        """Delete the rows that are expired; the writer's lock is held."""
-        rids = head.live_rids()
-        gone = rids[is_expired(head, rids, now_us())]
-        if not len(gone):
-            return head, 0
-        return self._commit(head, self._engine.delete_effects(gone)), len(gone)
+        return len(gone)
 
     def alter(
         self,
@@ -524,22 +520,24 @@ class Collection(Reader):
         rename: Mapping[str, str] | None = None,
         widen: Mapping[str, str] | None = None,
         add_unique: Unique | Iterable[Unique] = (),
+        drop_unique: str | Iterable[str] = (),
         backfill: Mapping[str, Backfill] | None = None,
     ) -> Schema:
         """Change the schema, and with it the stored rows, in one commit.
 
         The log keeps the schema with the commit that made it, so that older commits are replayed
         under the schema that they were written with. Versions of rows stay. Snapshots go on with
-        the schema that they began with; a transaction or a plan that began before is refused when
-        it commits.
+        the schema that they began with; a transaction or a plan that began before, and relies on
+        something, is refused when it commits. Rows that have expired go by the same commit.
 
         Parameters
         ----------
         add : Field, Vector or sequence of them
-            They come behind the others. Stored rows get what ``backfill`` says, else the default,
+            They come behind the others. Stored rows get what ``backfill`` says, else what they
+            store under this name as unknown to the schema (``extra="store"``), else the default,
             else null; a field that allows none of these is refused unless there are no rows.
         drop : str or sequence of str
-            Names of fields, vectors or Uniques.
+            Names of fields and vectors. Of what a Unique is made goes with ``drop_unique`` only.
         rename : mapping of str to str
             New names by old ones. Uniques, clocks, checks and sources follow.
         widen : mapping of str to str
@@ -547,12 +545,15 @@ class Collection(Reader):
             list<float64>, string to json; or ``"nullable"``.
         add_unique : Unique or sequence of Unique
             In the new names.
+        drop_unique : str or sequence of str
+            Names of Uniques, whose fields stay.
         backfill : mapping of str to str, Expression, callable or value
             Values of added fields for the rows that are stored: an expression in the names of
             before, such as ``"price * 1.25"`` or ``"first + ' ' + last"``; a value that
             is no text, for all rows; or a function that gets up to 65,536 rows (:class:`Rows`) at a
-            time and returns a column of as many values, or (m, dim) for a vector.
-            Writers wait meanwhile, so it must not write to the collection.
+            time and returns a column of as many values, or (m, dim) for a vector; as in the rows
+            that it gets, a NaN is a null where the field may be null. Writers wait meanwhile,
+            so it must not write to the collection.
 
         Returns
         -------
@@ -587,18 +588,29 @@ class Collection(Reader):
         {'id': 1, 'net': 8, 'gross': 10.0}
         """
         self._check_writable()
-        changes = changes_of(add, drop, rename, widen, add_unique)
+        changes = changes_of(
+            add=add,
+            drop=drop,
+            rename=rename,
+            widen=widen,
+            add_unique=add_unique,
+            drop_unique=drop_unique,
+        )
         with self._writing:
             self._check_writable()
             head = self._head
             schema = altered(head.schema, changes)
             check_storable(schema)
-            if changes.add_unique:  # what is expired still has its keys
-                head, _ = self._reap(head)
-            check_widening(head, changes.widen)
-            effects = backfilled(head, schema, changes.add, backfill or {})
-            check_new_keys(head, schema, (one.name for one in changes.add_unique), effects)
-            effects = self._engine.alter_effects(schema, effects)
+            rids = head.live_rids()
+            # No read shows them, so neither may they stand in the way.
+            expired = is_expired(head, rids, now_us())
+            gone, rids = rids[expired], rids[~expired]
+            check_widening(head, rids, changes.widen, self._engine.remembered)
+            filled = backfilled(
+                head, schema, rids, changes.add, {} if backfill is None else backfill
+            )
+            check_new_keys(head, schema, rids, (one.name for one in changes.add_unique), filled)
+            effects = self._engine.alter_effects(schema, filled, gone)
             state = self._commit(head, effects, schema=schema)
         self._acknowledge(state)
         return schema

@@ -20,8 +20,8 @@ from .errors import InvalidRowError, SchemaError
 from .json_text import encode_json
 
 if TYPE_CHECKING:
+    from .fields import Field, Vector
     from .merge import MergeRule
-    from .schema import Field, Vector
 
 __all__ = ["Merging"]
 
@@ -202,9 +202,9 @@ def moving_average(merging: Merging) -> Column:
 
 def by_function(merging: Merging) -> Column:
     """What the user's function makes of both."""
+    from .fields import Vector  # noqa: PLC0415
     from .ingest import field_column, vector_column  # noqa: PLC0415  (it imports schemas)
     from .read import public_column, with_nulls  # noqa: PLC0415
-    from .schema import Vector  # noqa: PLC0415
 
     item = merging.item
     sides = []
@@ -334,8 +334,8 @@ def _averaged(merging: Merging, share: AnyArray) -> Column:
     part = share[known] if old.ndim == 1 else share[known][:, None]
     averaged: AnyArray = (1.0 - part) * old + part * new
     if old.ndim == 2:
+        from .fields import Vector  # noqa: PLC0415
         from .ingest import checked_vectors  # noqa: PLC0415  (it imports schemas)
-        from .schema import Vector  # noqa: PLC0415
 
         if isinstance(merging.item, Vector):
             averaged = checked_vectors(merging.item, averaged, merging.rows[known])

@@ -24,10 +24,11 @@ import numpy.typing as npt
 from .collection import Collection
 from .collection import open as open_collection
 from .errors import ConflictError, CorruptionError, DuplicateKeyError, InvalidRowError
+from .fields import Field, Unique, Vector
 from .policy import Policy
 from .result import Outcome, UpsertResult
 from .sample import Sample, load_sample
-from .schema import Field, Schema, Unique, Vector
+from .schema import Schema
 
 __all__ = ["SCHEMA", "check_batches", "profiles", "run", "stream_batches"]
 

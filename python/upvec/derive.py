@@ -35,6 +35,8 @@ _OPERATORS: Final[dict[type[ast.operator], Callable[[Any, Any], Any]]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
+_MAX_DEPTH: Final = 200
+
 _METHODS: Final[dict[str, Callable[[str], str]]] = {
     "lower": str.lower,
     "upper": str.upper,
@@ -77,6 +79,7 @@ def derive(expression: Expression | str, types: Types) -> Derived:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             tree = None  # perhaps a condition in SQL's spelling
         if tree is not None and not isinstance(tree, (ast.Compare, ast.BoolOp)):
+            _check_depth(tree, expression)
             try:
                 return _derived(tree, types, expression)
             except _NoValueError:
@@ -89,6 +92,18 @@ def derive(expression: Expression | str, types: Types) -> Derived:
         return true, null if null.any() else None
 
     return Derived("bool", evaluate)
+
+
+def _check_depth(tree: ast.expr, text: str) -> None:
+    """Refuse what is nested deeper than Python's own stack is sure to allow."""
+    level: list[ast.AST] = [tree]
+    depth = 0
+    while level:
+        depth += 1
+        if depth > _MAX_DEPTH:
+            message = f"the expression is nested deeper than {_MAX_DEPTH}"
+            raise ExpressionError(message, expression=text)
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
 
 
 class _NoValueError(Exception):
@@ -154,9 +169,9 @@ def _arithmetic(op: ast.operator, left: Derived, right: Derived, text: str) -> D
         known = slice(None) if null is None else ~null
         try:
             values[known] = compute(a[known], b[known])
-        except ZeroDivisionError:
-            message = f"in {text!r}: a divisor is zero"
-            raise ExpressionError(message, expression=text) from None
+        except (ZeroDivisionError, OverflowError) as error:
+            why = "a divisor is zero" if isinstance(error, ZeroDivisionError) else str(error)
+            raise ExpressionError(f"in {text!r}: {why}", expression=text) from None
         return values, null
 
     return Derived(kind, evaluate)

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
     from ._core import Snapshot
     from .base import Base
+    from .fields import Vector
     from .ingest import Batch
     from .resolve import Call
-    from .schema import Schema, Vector
+    from .schema import Schema
 
 __all__ = ["Draft"]
 
@@ -173,7 +174,8 @@ class Draft(Engine):
         """
         if head.seq == self.base.seq:
             return set()
-        if head.schema is not self.schema:
+        relies = self._relied or self._written or self._gone or any(self._absent.values())
+        if head.schema is not self.schema and relies:
             raise ConflictError("the schema was changed by others meanwhile; nothing was written")
         rids = np.array(sorted(self._relied), dtype=np.int64)
         wanted = np.array([self._relied[rid] for rid in rids.tolist()], dtype=np.int64)
@@ -232,8 +234,8 @@ class Draft(Engine):
 
 
 def _columns_of(keys: list[Any], table: KeyTable) -> list[AnyArray]:
+    from .fields import Field  # noqa: PLC0415
     from .ingest import field_column  # noqa: PLC0415
-    from .schema import Field  # noqa: PLC0415
 
     parts = [keys] if len(table.fields) == 1 else [list(part) for part in zip(*keys, strict=True)]
     return [

@@ -28,9 +28,10 @@ import numpy.typing as npt
 
 from .columns import objects
 from .errors import DimensionError, InvalidRowError, SchemaError
+from .fields import DTYPES, OBJECT, Field, Vector
 from .json_text import encode_json
 from .models import as_mapping
-from .schema import DTYPES, EXTRA, OBJECT, Field, Schema, Vector
+from .schema import EXTRA, Schema
 
 __all__ = [
     "Batch",
@@ -166,8 +167,8 @@ def _validated(schema: Schema, table: _Table) -> Batch:
     unknown = [name for name in table.columns if name not in schema.types]
     if unknown and schema.extra == "reject":
         raise _unknown_field(schema, table, unknown[0])
-    if unknown and schema.extra == "store":
-        table = _with_extra(table, unknown)
+    if schema.extra == "store" and (unknown or EXTRA in table.columns):
+        table = _with_extra(schema, table, unknown)
     cells: dict[str, Cells] = {}
     for name in schema.names:
         if name in table.columns:
@@ -178,7 +179,7 @@ def _validated(schema: Schema, table: _Table) -> Batch:
     return Batch(table.rows, cells)
 
 
-def _with_extra(table: _Table, unknown: Sequence[Any]) -> _Table:
+def _with_extra(schema: Schema, table: _Table, unknown: Sequence[Any]) -> _Table:
     """Return a table in which one column of objects has all that the schema does not know."""
     named = next((name for name in unknown if not isinstance(name, str)), None)
     if named is not None:
@@ -186,12 +187,18 @@ def _with_extra(table: _Table, unknown: Sequence[Any]) -> _Table:
         raise InvalidRowError(message, rows=range(table.rows), field=str(named), got=named)
     columns = {name: raw for name, raw in table.columns.items() if name not in unknown}
     present = np.zeros(table.rows, dtype=np.bool_)
-    cells: list[dict[str, Any]] = [{} for _ in range(table.rows)]
+    cells: list[Any] = [{} for _ in range(table.rows)]
     for row, value in _said(columns.pop(EXTRA, [])):
         present[row] = True
         if value is not None and not isinstance(value, Mapping):
             raise _invalid(EXTRA, [row], value, "a dict")
-        cells[row].update(value or {})
+        for name in value or {}:
+            if name in schema.types:
+                raise _invalid(EXTRA, [row], value, f"no {name!r}, which is a field of the schema")
+        if value is None and not unknown:
+            cells[row] = None
+            continue
+        cells[row] = dict(value or {})
     for name in unknown:
         for row, value in _said(table.columns[name]):
             present[row] = True
@@ -207,9 +214,11 @@ def _said(raw: Any) -> Iterable[tuple[int, Any]]:
         rows, raw = np.flatnonzero(raw.present).tolist(), raw.values
     elif _is_pandas(raw):
         raw = _series(raw, "")
-    values = raw.tolist() if isinstance(raw, np.ndarray) else raw
+    # Times stay what they are, to be refused: those in nanoseconds would become integers.
+    values = raw.tolist() if isinstance(raw, np.ndarray) and raw.dtype.kind not in "mM" else raw
     for row, value in zip(rows, values, strict=True):
-        yield row, value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+        is_plain = isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind not in "mM"
+        yield row, value.tolist() if is_plain else value
 
 
 def _skipping(schema: Schema, table: _Table, error: InvalidRowError | DimensionError) -> Batch:
@@ -849,7 +858,7 @@ def cell_from_json(kind: str, value: Any) -> Any:
         return None
     if kind == "bytes":
         return bytes.fromhex(value)
-    if kind == "timestamp":
+    if kind == "timestamp" and isinstance(value, str):
         return np.datetime64(value, "us")
     return value
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from .errors import SchemaError
-from .schema import ABSENT, Field, Vector
+from .fields import ABSENT, Field, Vector
 
 __all__ = ["as_mapping", "model_fields"]
 
@@ -37,8 +40,22 @@ def as_mapping(row: Any) -> Mapping[str, Any] | None:
         }
         unsaid = set(type(row).model_fields) - row.model_fields_set - made
         dumped: dict[str, Any] = row.model_dump(exclude=unsaid)
+        nested = {name for name, value in dumped.items() if not _is_plain(value)}
+        if nested:
+            # Sets, UUIDs, models with dates in them: pydantic knows their JSON.
+            dumped |= row.model_dump(mode="json", include=nested)
         return dumped
     return None
+
+
+_PLAIN_TYPES = (str, bool, int, float, bytes, dt.date, np.ndarray, np.generic, type(None))
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a field can take a value as it is."""
+    if isinstance(value, (list, tuple)):
+        return all(type(item) in {str, int, float} for item in value)
+    return isinstance(value, _PLAIN_TYPES)
 
 
 def model_fields(model: Any, primary: str, metric: str) -> Iterable[Field | Vector]:
@@ -79,7 +96,11 @@ def _field(name: str, info: Any, primary: str, metric: str) -> Field | Vector:
 def _plain(default: Any) -> Any:
     if isinstance(default, enum.Enum):
         return default.value
-    return default.model_dump() if hasattr(default, "model_dump") else default
+    if _is_plain(default):
+        return default
+    from pydantic_core import to_jsonable_python  # noqa: PLC0415  (the model has imported it)
+
+    return to_jsonable_python(default)
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:
@@ -143,7 +164,7 @@ def _check(name: str, info: Any) -> str | None:
     for mark in info.metadata:
         for word, symbol in _BOUNDS.items():
             bound = getattr(mark, word, None)
-            if isinstance(bound, (int, float)) and not isinstance(bound, bool):
+            if isinstance(bound, (int, float)) and math.isfinite(bound):
                 terms.append(f"{name} {symbol} {bound!r}")
         pattern = getattr(mark, "pattern", None) or pattern
     if terms:

@@ -14,10 +14,11 @@ from .clocks import Timing
 from .columns import objects, same_cells
 from .combine import Merging, check_map
 from .errors import InvalidRowError, SchemaError
+from .fields import ABSENT, Field, Vector
 from .ingest import Batch, Cells
 from .json_text import encode_json
 from .merge import MergeRule, rule_of
-from .schema import ABSENT, Field, Schema, Vector
+from .schema import Schema
 
 __all__ = ["POLICIES", "FieldWrite", "Policy", "Rules", "Stored", "field_writes", "rules_of"]
 

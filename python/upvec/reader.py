@@ -21,10 +21,11 @@ from .errors import (
     SchemaError,
 )
 from .expression import Expression, Predicate, bind
+from .fields import Field, Vector
 from .ingest import field_column, vector_column
 from .read import chosen_fields, read_columns, read_rows, select
 from .result import Hits, Rows
-from .schema import Field, Schema, Vector
+from .schema import Schema
 from .ttl import is_expired, now_us, present_rids
 
 if TYPE_CHECKING:

@@ -42,8 +42,9 @@ from .checkpoint import (
 from .codec import Buffer, ColumnEffect, Operation, decode, decode_column, encode, encode_column
 from .columns import Column, objects
 from .errors import CorruptionError, SchemaError
+from .fields import DTYPES
 from .log import Log, LogTrimmedError
-from .schema import DTYPES, Schema
+from .schema import Schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

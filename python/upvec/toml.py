@@ -67,6 +67,8 @@ def read_toml(text: str) -> dict[str, Any]:
         read: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SchemaError(f"not TOML: {error}") from None
+    except RecursionError:
+        raise SchemaError("not TOML that can be read: nested too deeply") from None
     return read
 
 
@@ -80,7 +82,10 @@ def from_described(read: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(fields, Mapping) or not fields:
         raise SchemaError("TOML: a schema has fields: [fields.NAME] with a type")
     whole: dict[str, Any] = {"fields": [_field(n, f) for n, f in fields.items()]}
-    whole["unique"] = [_unique(one) for one in read.get("unique", [])]
+    unique = read.get("unique", [])
+    if not isinstance(unique, list):
+        raise SchemaError(f"TOML: unique is written as [[unique]], got {unique!r}")
+    whole["unique"] = [_unique(one) for one in unique]
     whole["extra"] = read.get("extra", "reject")
     whole |= {name: read[name] for name in ("order_by", "ttl", "groups") if name in read}
     return whole
@@ -89,6 +94,13 @@ def from_described(read: Mapping[str, Any]) -> dict[str, Any]:
 def _field(name: str, told: Any) -> dict[str, Any]:
     if not isinstance(told, Mapping) or "type" not in told:
         raise SchemaError(f"TOML: [fields.{name}] has no type")
+    if "name" in told:
+        raise SchemaError(f"TOML: [fields.{name}] has a name already, got {told['name']!r}")
+    for flag in ("primary", "nullable", "index"):
+        if not isinstance(told.get(flag, False), bool):
+            raise SchemaError(
+                f"TOML: [fields.{name}] {flag}: got {told[flag]!r}, wanted true or false"
+            )
     described = {"name": name, **told}
     if isinstance(described.get("merge"), str):
         described["merge"] = {"rule": described["merge"]}
@@ -99,7 +111,7 @@ def _field(name: str, told: Any) -> dict[str, Any]:
 
 
 def _unique(told: Any) -> dict[str, Any]:
-    if not isinstance(told, Mapping) or "fields" not in told:
+    if not isinstance(told, Mapping) or not isinstance(told.get("fields"), list):
         raise SchemaError(f"TOML: [[unique]] has fields = [...], got {told!r}")
     return {"name": "_".join(map(str, told["fields"])), **told}
 
@@ -114,8 +126,6 @@ def described(whole: Mapping[str, Any]) -> dict[str, Any]:
         if merge is not None:
             given = {key: value for key, value in merge.items() if value is not None}
             told["merge"] = given["rule"] if len(given) == 1 else given
-        if told.get("default", 0) is None:
-            del told["default"]  # as if there were none: a field that may be null is null
         fields[name] = {"type": told.pop("type"), **told}
     read: dict[str, Any] = {name: whole[name] for name in _WHOLE if name in whole}
     return {**read, "fields": fields, "unique": whole["unique"], "groups": whole.get("groups", {})}
@@ -146,8 +156,9 @@ def _value(value: Any) -> str:
         return "{" + ", ".join(_pairs(value.items())) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_value, value)) + "]"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:
-        return f"{value:.1f}"
+    if isinstance(value, float):
+        # TOML writes inf and nan as Python does, and wants a point or an exponent.
+        return repr(value)
     if value is None:
         raise SchemaError("TOML has no null, which a default of this schema has in it")
     # TOML's texts have the escapes of JSON, but for the surrogates that it never writes here.

@@ -259,19 +259,22 @@ def test_a_unique_can_be_made_of_fields_that_come_with_it() -> None:
 
 def test_a_dropped_unique_no_longer_holds() -> None:
     col = opened(unique=[Unique("name")])
-    with pytest.raises(upvec.SchemaError, match="drop 'called' too"):
+    with pytest.raises(upvec.SchemaError, match="drop_unique='called' too"):
         opened(unique=[Unique("name", name="called")]).alter(drop=["name"])
-    col.alter(rename={"name": "called"})
-    col.alter(drop=["called"])  # both are called so
-    assert "called" not in col["a"]
+    with pytest.raises(upvec.SchemaError, match="drop_unique='name' too"):
+        col.alter(drop="name")
+    col.alter(drop="name", drop_unique="name")
+    assert "name" not in col["a"]
     assert not col.schema.unique
 
 
-def test_a_unique_dropped_by_its_own_name_leaves_its_fields() -> None:
-    col = opened(unique=[Unique("name", name="called")])
+@pytest.mark.parametrize("called", ["name", "called"])
+def test_a_unique_that_is_dropped_leaves_its_fields(called: str) -> None:
+    col = opened(unique=[Unique("name", name=called)])
     with pytest.raises(upvec.ConflictError):
         col.upsert([{"id": "d", "name": "Ada"}])
-    col.alter(drop=["called"])
+    col.alter(drop_unique=called)
+    assert col["a"]["name"] == "Ada"
     col.upsert([{"id": "d", "name": "Ada"}])
     assert col.count("name = 'Ada'") == 2
 
@@ -284,8 +287,40 @@ def test_a_unique_dropped_by_its_own_name_leaves_its_fields() -> None:
     [
         ({"drop": ["id"]}, upvec.SchemaError, "is the primary key"),
         ({"drop": ["nope"]}, upvec.SchemaError, "unknown 'nope'"),
+        ({"drop_unique": ["age"]}, upvec.SchemaError, "unknown 'age'; there are: none"),
+        ({"widen": {"age": ["float64"]}}, upvec.SchemaError, "wanted a type or 'nullable'"),
+        ({"widen": {"age": None}}, upvec.SchemaError, "wanted a type or 'nullable'"),
+        ({"backfill": 5}, upvec.SchemaError, "backfill: got 5; wanted a dict"),
+        (
+            {"add": [Field("x", "float64")], "backfill": {"x": "*".join(["age"] * 900) + "/3"}},
+            upvec.ExpressionError,
+            "nested deeper than 200",
+        ),
+        (
+            {
+                "add": [Field("x", "float64")],
+                "backfill": {"x": "1" + "*(age + 9)" * 95 + "*99" * 95 + "*0.5"},
+            },
+            upvec.ExpressionError,
+            "too large",
+        ),
+        (
+            {"add": [Vector("v", 2)], "backfill": {"v": "emb"}},
+            upvec.SchemaError,
+            "come from a function",
+        ),
+        (
+            {"add": [Field("x", "json")], "backfill": {"x": lambda _: {"a": 1, "b": 2, "c": 3}}},
+            upvec.SchemaError,
+            "wanted a column",
+        ),
+        (
+            {"add": [Field("x", "string")], "backfill": {"x": lambda _: "abc"}},
+            upvec.SchemaError,
+            "got 'abc' of 'x', wanted a column",
+        ),
         ({"drop": ["age", "age"]}, upvec.SchemaError, "comes twice"),
-        ({"rename": {"nope": "x"}}, upvec.SchemaError, "unknown field 'nope'"),
+        ({"rename": {"nope": "x"}}, upvec.SchemaError, "rename: unknown 'nope'"),
         ({"rename": {"age": "name"}}, upvec.SchemaError, "'name' is declared twice"),
         ({"rename": {"age": "no word"}}, upvec.SchemaError, "identifier"),
         ({"rename": {"age": "x"}, "drop": ["age"]}, upvec.SchemaError, "is dropped"),
@@ -302,7 +337,7 @@ def test_a_unique_dropped_by_its_own_name_leaves_its_fields() -> None:
         ({"add_unique": "age"}, upvec.SchemaError, "got 'age'; wanted Unique"),
         ({"rename": [("age", "x")]}, upvec.SchemaError, "rename: got .*; wanted a dict"),
         ({"widen": ["age"]}, upvec.SchemaError, "widen: got .*; wanted a dict"),
-        ({"rename": {"age": 3}}, upvec.SchemaError, "identifier"),
+        ({"rename": {"age": 3}}, upvec.SchemaError, "wanted a name"),
         ({"add": [Field("p", "string", primary=True)]}, upvec.SchemaError, "exactly one"),
         ({"add_unique": [Unique("nope")]}, upvec.SchemaError, "unknown field 'nope'"),
         ({"backfill": {"age": "1"}}, upvec.SchemaError, "none of the fields"),
@@ -524,7 +559,7 @@ def test_a_snapshot_goes_on_with_its_schema() -> None:
     col = opened(unique=[Unique("name", name="called")])
     with col.snapshot() as snap:
         before = everything(snap)
-        col.alter(drop=["called", "emb"], rename={"age": "years", "name": "label"})
+        col.alter(drop="emb", drop_unique="called", rename={"age": "years", "name": "label"})
         col.upsert([{"id": "a", "label": "Zoe"}, {"id": "z", "label": "Ada"}])
         col.delete(["b"])
         assert everything(snap) == before
@@ -603,19 +638,125 @@ def test_writers_and_readers_beside_alterations_see_one_schema_at_a_time() -> No
     assert col.schema.next_number == 33
 
 
-def test_expired_rows_do_not_stand_in_the_way_of_a_unique() -> None:
-    schema = Schema(
+def expiring() -> Schema:
+    return Schema(
         Field("id", "int64", primary=True),
         Field("at", "timestamp"),
         Field("name", "string"),
+        Field("n", "int64", default=0),
+        Vector("emb", 2, nullable=True),
         ttl=("at", "1d"),
     )
+
+
+NOW = np.datetime64("now", "us")
+OLD = NOW - np.timedelta64(2, "D")
+
+
+def test_expired_rows_do_not_stand_in_the_way(tmp_path: Path) -> None:
+    with upvec.open(tmp_path / "c", expiring()) as col:
+        old = {"id": 1, "at": OLD, "name": "x", "n": 2**53 + 1, "emb": [1, 0]}
+        col.upsert([old, {"id": 2, "at": NOW, "name": "x", "emb": [0, 1]}])
+        with col.snapshot() as snap:
+            col.alter(add_unique=[Unique("name")], widen={"n": "float64"})
+            assert snap.get([2])["n"].tolist() == [0]
+        assert (col.seq, col.stats()["rows"]) == (2, 1)  # gone, in the same commit
+        assert col.get(["x"], on="name")["id"].tolist() == [2]
+        digest = col.digest()
+    with upvec.open(tmp_path / "c") as col:
+        assert col.digest() == digest
+        assert col.get(["x"], on="name")["id"].tolist() == [2]
+        col.upsert([{"id": 1, "at": NOW, "name": "y"}])
+    # Nor does a field that they would lack.
+    only_old = upvec.open(":memory:", expiring())
+    only_old.upsert([{"id": 1, "at": OLD, "name": "x"}])
+    seen: list[int] = []
+    only_old.alter(
+        add=[Field("y", "int64"), Field("z", "int64")],
+        backfill={"z": lambda rows: seen.append(len(rows)) or rows["n"]},
+    )
+    assert not seen
+
+
+def test_an_alteration_that_is_refused_keeps_expired_rows_too(tmp_path: Path) -> None:
+    with upvec.open(tmp_path / "c", expiring()) as col:
+        col.upsert([{"id": at, "at": OLD if at == 1 else NOW, "name": "x"} for at in (1, 2, 3)])
+        digest = col.digest()
+        with pytest.raises(upvec.ViolationError) as caught:
+            col.alter(add_unique=[Unique("name")])
+        assert caught.value.violations == [("x", [2, 3])]
+        assert (col.digest(), col.stats()["seq"], col.stats()["rows"]) == (digest, 1, 3)
+    with upvec.open(tmp_path / "c") as col:
+        assert (col.digest(), col.seq) == (digest, 1)
+
+
+def test_an_order_value_of_a_deleted_row_is_not_rounded() -> None:
+    schema = Schema(Field("id", "int64", primary=True), Field("at", "int64"), order_by="at")
     col = upvec.open(":memory:", schema)
-    now = np.datetime64("now", "us")
-    old = now - np.timedelta64(2, "D")
-    col.upsert([{"id": 1, "at": old, "name": "x"}, {"id": 2, "at": now, "name": "x"}])
-    col.alter(add_unique=[Unique("name")])
-    assert col.get(["x"], on="name")["id"].tolist() == [2]
+    col.upsert([{"id": 7, "at": 2**53 + 1}])
+    col.delete([7])
+    with pytest.raises(upvec.ViolationError) as caught:
+        col.alter(widen={"at": "float64"})
+    assert caught.value.violations == [(2**53 + 1, [7])]
+    assert col.upsert([{"id": 7, "at": 2**53}]).counts["stale"] == 1
+
+
+def test_a_default_is_not_rounded() -> None:
+    col = upvec.open(
+        ":memory:",
+        Schema(Field("id", "int64", primary=True), Field("n", "int64", default=2**53 + 1)),
+    )
+    with pytest.raises(upvec.SchemaError, match="no float64 is equal to the default"):
+        col.alter(widen={"n": "float64"})
+
+
+def test_nulls_that_a_function_passes_on_stay_nulls() -> None:
+    schema = Schema(
+        Field("id", "int64", primary=True),
+        Field("f", "float64", nullable=True),
+        Vector("v", 2, nullable=True),
+    )
+    col = upvec.open(":memory:", schema)
+    col.upsert([{"id": 1, "f": 1.5, "v": [1, 2]}, {"id": 2}])
+    col.alter(
+        add=[Field("g", "float64", nullable=True), Vector("w", 2, nullable=True)],
+        backfill={"g": lambda rows: rows["f"], "w": lambda rows: rows["v"]},
+    )
+    assert (col[1]["g"], col[1]["w"].tolist()) == (1.5, [1, 2])
+    assert (col[2]["g"], col[2]["w"]) == (None, None)
+    with pytest.raises(upvec.InvalidRowError, match="key 2"):
+        col.alter(add=[Vector("x", 2)], backfill={"x": lambda rows: rows["v"]})
+
+
+def test_a_clock_goes_with_its_group_or_after_it() -> None:
+    schema = Schema(
+        Field("id", "int64", primary=True),
+        Field("ts", "int64", nullable=True),
+        Field("price", "int64", nullable=True),
+        groups={"ts": ["price"]},
+    )
+    at_once, in_turn = upvec.open(":memory:", schema), upvec.open(":memory:", schema)
+    at_once.alter(drop=["price", "ts"])
+    in_turn.alter(drop="price")
+    in_turn.alter(drop="ts")
+    assert at_once.schema == in_turn.schema == Schema(Field("id", "int64", primary=True))
+
+
+def test_a_pattern_that_reads_as_the_new_name_stays_a_pattern() -> None:
+    schema = Schema(Field("id", "int64", primary=True), Field("k", "string", check="abc"))
+    col = upvec.open(":memory:", schema)
+    col.alter(rename={"k": "abc"})
+    col.upsert([{"id": 1, "abc": "abc"}])
+    with pytest.raises(upvec.InvalidRowError):
+        col.upsert([{"id": 2, "abc": "abd"}])
+
+
+def test_a_transaction_that_only_read_ends_well_beside_an_alteration() -> None:
+    col = opened()
+    with col.transaction() as tx:
+        assert tx["a"]["age"] == 36
+        col.alter(rename={"age": "years"})
+    assert col["a"]["years"] == 36
 
 
 def test_deletes_are_remembered_across_a_widened_clock() -> None:

@@ -82,7 +82,18 @@ def test_one_row_may_have_a_list() -> None:
     assert col[1]["tags"] == ["a", "b"]
 
 
-@pytest.mark.parametrize("value", [object(), float("nan"), {1, 2}, b"x"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        float("nan"),
+        {1, 2},
+        b"x",
+        np.datetime64("2026-01-01", "ns"),
+        np.datetime64("2026-01-01", "us"),
+        np.timedelta64(5, "ns"),
+    ],
+)
 def test_what_json_cannot_hold_is_refused(value: Any) -> None:
     col = opened()
     with pytest.raises(upvec.InvalidRowError, match="_extra") as caught:
@@ -137,3 +148,61 @@ def test_what_is_nested_too_deeply_is_refused() -> None:
         deep = [deep]
     with pytest.raises(upvec.InvalidRowError, match="_extra"):
         opened().upsert([{"id": 1, "x": deep}])
+
+
+def test_times_in_a_table_are_refused_too() -> None:
+    rows = np.array([(1, "2026-01-01")], dtype=[("id", "i8"), ("x", "M8[ns]")])
+    with pytest.raises(upvec.InvalidRowError, match="_extra"):
+        opened().upsert(rows)
+
+
+def test_a_field_of_the_schema_is_not_hidden_among_the_unknown() -> None:
+    col = opened()
+    with pytest.raises(upvec.InvalidRowError, match="no 'n', which is a field"):
+        col.upsert([{"id": 1, "_extra": {"n": 1}}])
+
+
+def test_a_field_that_the_schema_gains_takes_what_was_stored_as_unknown(tmp_path: Path) -> None:
+    with opened(tmp_path / "c") as col:
+        col.upsert(
+            [
+                {"id": 1, "city": "Oslo", "when": "2026-01-02", "pos": [1, 2], "rest": 1},
+                {"id": 2, "city": None},
+                {"id": 3},
+            ]
+        )
+        col.alter(
+            add=[
+                Field("city", "string", default="?", nullable=True),
+                Field("when", "timestamp", nullable=True),
+                upvec.Vector("pos", 2, nullable=True),
+            ]
+        )
+        assert col.get([1, 2, 3])["city"].tolist() == [
+            "Oslo",
+            "?",
+            "?",
+        ]  # null is as good as not there
+        assert col[1]["when"].isoformat() == "2026-01-02T00:00:00"
+        assert col.search([1, 2], k=1, field="pos")["id"].tolist() == [1]
+        assert col.get([1, 2, 3])["_extra"].tolist() == [{"rest": 1}, None, None]
+        col.upsert([{"id": 1, "city": "Bergen"}])
+        col.alter(drop="city")
+        assert "city" not in col[1]
+    with upvec.open(tmp_path / "c") as col:
+        assert "city" not in col[1]
+        assert col[1]["rest"] == 1
+
+
+def test_what_was_stored_as_unknown_must_fit_the_field() -> None:
+    col = opened()
+    col.upsert([{"id": 1, "city": 5, "when": "never"}])
+    digest = col.digest()
+    for field in (Field("city", "string"), Field("when", "timestamp")):
+        with pytest.raises(upvec.InvalidRowError, match="key 1"):
+            col.alter(add=field)
+    with pytest.raises(upvec.SchemaError, match="rows store something else as city"):
+        col.alter(rename={"n": "city"})
+    assert col.digest() == digest
+    col.alter(add=Field("city", "string"), backfill={"city": "'Oslo'"})
+    assert col[1] == {"id": 1, "n": None, "city": "Oslo", "when": "never"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import decimal
 import enum
 import uuid
 from typing import Annotated, Any, Literal, Optional
@@ -150,3 +151,25 @@ def test_what_is_no_model_gives_no_schema() -> None:
             Schema.from_pydantic(model)
     with pytest.raises(upvec.SchemaError, match="no field 'key'"):
         Schema.from_pydantic(User, primary="key")
+
+
+def test_what_a_model_holds_can_be_stored() -> None:
+    class When(pydantic.BaseModel):
+        at: dt.datetime
+
+    class Rich(pydantic.BaseModel):
+        id: int
+        names: set[str] = {"a"}  # noqa: RUF012
+        code: uuid.UUID
+        price: decimal.Decimal
+        when: When
+        span: dt.timedelta = dt.timedelta(seconds=5)
+        size: Annotated[float, pydantic.Field(gt=float("-inf"), le=9)] = 1.0
+
+    col = upvec.open(":memory:", Schema.from_pydantic(Rich))
+    code = uuid.UUID(int=7)
+    moment = dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)
+    rich = Rich(id=1, names={"b"}, code=code, price="1.50", when=When(at=moment))
+    col.upsert([rich])
+    assert Rich(**col[1]) == rich
+    assert col.schema.fields["size"].check == "size <= 9"

@@ -547,7 +547,7 @@ class Against(RuleBasedStateMachine):
         return self.altered({**fields, name: spec}, dict(self.model.table.unique))
 
     def drop_field(self, _: Any, name: str) -> bool:
-        self.col.alter(drop=[name])
+        self.col.alter(drop=name, drop_unique=[name] if name in self.model.table.unique else [])
         for row in self.model.rows.values():
             del row[name]
         del self.values[name]

@@ -110,6 +110,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
             Field("b", "bytes", default=b"\x00\xff"),
             Field("j", "json", default={"a": [1, {"b": "c"}], "d e": 2}),
             Field("n", "int64", nullable=True, default=None),
+            Field("inf", "float64", default=float("-inf")),
             Vector("v", 3, nullable=True, merge="mean", M=8, ef_construction=50),
         ),
     ],
@@ -118,6 +119,7 @@ def test_a_schema_comes_back_from_its_text(schema: Schema) -> None:
     text = schema.to_toml()
     again = Schema.from_toml(text)
     assert again.to_toml() == text
+    assert again == schema
     col, other = upvec.open(":memory:", schema), upvec.open(":memory:", again)
     row = {name: 0.5 for name in schema.fields if name == "g"}
     if "seen_at" in schema.fields:
@@ -138,6 +140,11 @@ def test_a_schema_comes_back_from_its_text(schema: Schema) -> None:
         ("[fields.id]\ntype = 'int64'\nprimary = true\n[[unique]]\nname = 'x'\n", "has fields"),
         ("[fields.id]\ntype = 'int65'\nprimary = true\n", "unknown type 'int65'"),
         ("[fields.v]\ntype = 'vector'\n", "not the description"),
+        ("unique = 5\n[fields.id]\ntype = 'int64'\n", "written as"),
+        ("[[unique]]\nfields = 5\n[fields.id]\ntype = 'int64'\n", "has fields"),
+        ("[fields.id]\nname = 'x'\ntype = 'int64'\nprimary = true\n", "has a name already"),
+        ("[fields.id]\ntype = 'int64'\nprimary = 'yes'\n", "wanted true or false"),
+        ("x = " + "[" * 5000 + "]" * 5000 + "\n", "TOML"),
     ],
 )
 def test_what_is_no_schema_is_refused(text: str, words: str) -> None:
@@ -149,3 +156,9 @@ def test_a_null_within_a_default_has_no_toml() -> None:
     schema = Schema(Field("id", "int64", primary=True), Field("j", "json", default={"a": None}))
     with pytest.raises(upvec.SchemaError, match="TOML has no null"):
         schema.to_toml()
+
+
+def test_a_time_may_be_written_as_toml_has_it() -> None:
+    text = "[fields.id]\ntype = 'int64'\nprimary = true\n[fields.t]\ntype = 'timestamp'\n"
+    schema = Schema.from_toml(text + "default = 2026-01-01T02:00:00+01:00\n")
+    assert schema.fields["t"].default_cell[0][0] == np.datetime64("2026-01-01T01:00", "us")

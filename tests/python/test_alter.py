@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import threading
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +13,9 @@ import numpy as np
 import pytest
 
 import upvec
+from faulty_files import Crash, FaultyFiles
 from upvec import Field, Schema, Unique, Vector
+from upvec.collection import open_directory
 
 
 def people(**options: Any) -> Schema:
@@ -550,6 +554,51 @@ def test_functions_of_custom_rules_stay(tmp_path: Path) -> None:
     with upvec.open(tmp_path / "c", schema) as col:
         col.upsert([{"id": 1, "text": "y"}])
         assert col[1]["text"] == "long"
+
+
+@pytest.mark.parametrize("fault", ["EIO", "ENOSPC", "half", "crash"])
+def test_an_alteration_that_fails_anywhere_is_whole_or_not_there(
+    tmp_path: Path, fault: Any
+) -> None:
+    old = opened()
+    new = opened()
+    changes: dict[str, Any] = {
+        "add": [Field("city", "string"), Vector("v", 2, nullable=True)],
+        "backfill": {"city": "id + '!'"},
+        "drop": "name",
+        "rename": {"age": "years"},
+        "widen": {"age": "float64"},
+        "add_unique": Unique("city"),
+    }
+    new.alter(**changes)
+    states = {c.schema.names: everything(c) for c in (old, new)}
+    failed = 0
+    for at in range(1, 50):
+        root = tmp_path / str(at)
+        files = FaultyFiles()
+        col = open_directory(str(root), people(), files)
+        col.upsert(ROWS)
+        operations = len(files.log)
+        files.fail(at, fault)
+        made = False
+        try:
+            col.alter(**changes)
+            made = True
+        except (OSError, upvec.PoisonedError, Crash):
+            failed += 1
+        for number, tail in enumerate(("lost", "kept", "torn", "zeros")):
+            image = tmp_path / f"{at}-{number}"
+            files.crash_image(str(root), str(image), tail=tail)
+            with upvec.open(image) as again:
+                assert everything(again) == states[again.schema.names]
+                assert again.schema == (new if made else again).schema
+                again.upsert([{"id": "a"}])
+            shutil.rmtree(image)
+        with contextlib.suppress(Crash, upvec.PoisonedError):
+            col.close()
+        if made and len(files.log) - operations < at:
+            break
+    assert failed >= 2
 
 
 # --- Others meanwhile -------------------------------------------------------------------------

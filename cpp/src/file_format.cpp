@@ -4,11 +4,10 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <functional>
-#include <string_view>
 
 #include "checksum.hpp"
 #include "files.hpp"
+#include "image.hpp"
 
 namespace upvec {
 namespace {
@@ -16,186 +15,8 @@ namespace {
 static_assert(std::endian::native == std::endian::little,
               "the file format is little-endian; this machine needs byte swaps on load and save");
 
-constexpr std::string_view kMagic{"UPVECIX\n", 8};
-constexpr std::uint32_t kVersion = 3;
 constexpr std::uint32_t kOldestVersion = 1;
-constexpr std::size_t kHeaderBytes = 96;
-constexpr std::size_t kSectionHeaderBytes = 16;
-constexpr std::size_t kSlotBytes = 8;
 constexpr std::uint64_t kMaxSeq = std::uint64_t{1} << 62;
-constexpr std::uint8_t kStoredFlags = kLive | kInFreeList;
-
-template <typename T>
-void put(std::vector<std::byte>& out, T value) {
-  const auto* const bytes = reinterpret_cast<const std::byte*>(&value);
-  out.insert(out.end(), bytes, bytes + sizeof value);
-}
-
-void put_bytes(std::vector<std::byte>& out, const void* data, std::size_t size) {
-  const auto* const bytes = static_cast<const std::byte*>(data);
-  out.insert(out.end(), bytes, bytes + size);
-}
-
-using Sink = std::function<void(std::span<const std::byte>)>;
-
-// Writing ---------------------------------------------------------------------------------------
-
-class Saver {
- public:
-  explicit Saver(const Store& store)
-      : store_(store),
-        graph_(store.graph),
-        end_(store.graph.slot_end.load(std::memory_order_relaxed)) {}
-
-  void write(const Sink& sink) const {
-    const std::vector<std::byte> slots = slot_section();
-    const std::vector<std::byte> keys = key_section();
-    const std::vector<std::byte> links = link_section();
-    const std::vector<std::byte> upper = upper_section();
-    const std::vector<std::byte> free = free_section();
-    const std::vector<std::byte> slack = slack_section();
-    const std::size_t vector_bytes = store_.live * graph_.space.packed_bytes();
-    const std::size_t total = kHeaderBytes + 7 * kSectionHeaderBytes + slots.size() + keys.size() +
-                              vector_bytes + links.size() + upper.size() + free.size() +
-                              slack.size();
-    sink(header(total));
-    section(sink, 1, slots);
-    section(sink, 2, keys);
-    vector_section(sink, vector_bytes);
-    section(sink, 4, links);
-    section(sink, 5, upper);
-    section(sink, 6, free);
-    section(sink, 7, slack);
-  }
-
- private:
-  [[nodiscard]] bool live(Slot slot) const { return (graph_.flags[slot] & kLive) != 0; }
-
-  [[nodiscard]] std::vector<std::byte> header(std::size_t total) const {
-    const IndexOptions& options = store_.options;
-    std::vector<std::byte> out;
-    put_bytes(out, kMagic.data(), kMagic.size());
-    put(out, kVersion);
-    put(out, static_cast<std::uint32_t>(kHeaderBytes));
-    put(out, static_cast<std::uint64_t>(total));
-    put(out, static_cast<std::uint32_t>(options.dim));
-    put(out, options.metric);
-    put(out, options.key_type);
-    put(out, options.codes);
-    put(out, options.keep);
-    put(out, static_cast<std::uint32_t>(options.m));
-    put(out, static_cast<std::uint32_t>(options.ef_construction));
-    put(out, options.seed);
-    put(out, store_.head);
-    put(out, end_);
-    put(out, store_.anchors.root());
-    put(out, static_cast<std::uint64_t>(store_.live));
-    out.resize(kHeaderBytes - 4);
-    put(out, crc32c(out.data(), out.size()));
-    return out;
-  }
-
-  static void section_header(const Sink& sink, std::uint32_t number, std::uint64_t size,
-                             std::uint32_t crc) {
-    std::vector<std::byte> out;
-    put(out, size);
-    put(out, crc);
-    put(out, number);
-    sink(out);
-  }
-
-  static void section(const Sink& sink, std::uint32_t number, std::span<const std::byte> payload) {
-    section_header(sink, number, payload.size(), crc32c(payload.data(), payload.size()));
-    sink(payload);
-  }
-
-  // The vectors go out one by one, without a copy of them all: once for the checksum, once for
-  // real.
-  void vector_section(const Sink& sink, std::size_t size) const {
-    std::vector<std::byte> packed(graph_.space.packed_bytes());
-    const auto for_each = [&](const auto& visit) {
-      for (Slot slot = 1; slot < end_; ++slot) {
-        if (!live(slot)) continue;
-        graph_.space.pack(graph_.planned_vector(slot), packed.data());
-        visit();
-      }
-    };
-    std::uint32_t crc = 0;
-    for_each([&] { crc = crc32c(packed.data(), packed.size(), crc); });
-    section_header(sink, 3, size, crc);
-    for_each([&] { sink(packed); });
-  }
-
-  [[nodiscard]] std::vector<std::byte> slot_section() const {
-    std::vector<std::byte> out;
-    out.reserve((end_ - 1) * kSlotBytes);
-    for (Slot slot = 1; slot < end_; ++slot) {
-      put(out, static_cast<std::uint8_t>(graph_.flags[slot] & kStoredFlags));
-      put(out, static_cast<std::uint8_t>(graph_.level_of(slot)));
-      put(out, std::uint16_t{0});
-      put(out, graph_.info[slot].anchor);
-    }
-    return out;
-  }
-
-  [[nodiscard]] std::vector<std::byte> key_section() const {
-    std::vector<std::byte> out;
-    for (Slot slot = 1; slot < end_; ++slot) {
-      const StoredKey key{graph_.key_of(slot)};
-      if (store_.options.key_type == KeyType::kInt64) {
-        put(out, KeyIndex::int_of(key));
-      } else {
-        const std::string_view text = KeyIndex::string_of(key);
-        put(out, static_cast<std::uint32_t>(text.size()));
-        put_bytes(out, text.data(), text.size());
-      }
-    }
-    return out;
-  }
-
-  void put_list(std::vector<std::byte>& out, Slot slot, unsigned level) const {
-    std::vector<Slot> slots(graph_.table(level).cap());
-    const std::size_t n = graph_.table(level).read(graph_.list_of(slot, level), slots.data());
-    put(out, static_cast<std::uint16_t>(n));
-    put_bytes(out, slots.data(), n * sizeof(Slot));
-  }
-
-  [[nodiscard]] std::vector<std::byte> link_section() const {
-    std::vector<std::byte> out;
-    for (Slot slot = 1; slot < end_; ++slot) {
-      if (live(slot)) put_list(out, slot, 0);
-    }
-    return out;
-  }
-
-  [[nodiscard]] std::vector<std::byte> upper_section() const {
-    std::vector<std::byte> out;
-    for (Slot slot = 1; slot < end_; ++slot) {
-      if (!live(slot)) continue;
-      for (unsigned level = 1; level <= graph_.level_of(slot); ++level) put_list(out, slot, level);
-    }
-    return out;
-  }
-
-  [[nodiscard]] std::vector<std::byte> free_section() const {
-    std::vector<std::byte> out;
-    for (const Slot slot : store_.free_slots) put(out, slot);
-    return out;
-  }
-
-  [[nodiscard]] std::vector<std::byte> slack_section() const {
-    std::vector<std::byte> out;
-    out.reserve(store_.live * sizeof(float));
-    for (Slot slot = 1; slot < end_; ++slot) {
-      if (live(slot)) put(out, graph_.info[slot].slack);
-    }
-    return out;
-  }
-
-  const Store& store_;
-  const Graph& graph_;
-  Slot end_;
-};
 
 // Reading ---------------------------------------------------------------------------------------
 
@@ -243,22 +64,22 @@ struct Header {
 };
 
 Header read_header(Reader& reader, std::size_t file_bytes) {
-  Reader head(reader.take(kHeaderBytes), reader.name());
-  const auto whole = head.take(kHeaderBytes - 4);
+  Reader head(reader.take(format::kHeaderBytes), reader.name());
+  const auto whole = head.take(format::kHeaderBytes - 4);
   Reader fields(whole, reader.name());
-  const auto magic = fields.take(kMagic.size());
-  if (std::memcmp(magic.data(), kMagic.data(), kMagic.size()) != 0) {
+  const auto magic = fields.take(format::kMagic.size());
+  if (std::memcmp(magic.data(), format::kMagic.data(), format::kMagic.size()) != 0) {
     reader.fail("not an upvec index file");
   }
   const auto version = fields.take<std::uint32_t>();
-  if (version < kOldestVersion || version > kVersion) {
+  if (version < kOldestVersion || version > format::kVersion) {
     reader.fail("format version " + std::to_string(version) + "; this upvec reads versions " +
-                std::to_string(kOldestVersion) + " to " + std::to_string(kVersion));
+                std::to_string(kOldestVersion) + " to " + std::to_string(format::kVersion));
   }
   if (crc32c(whole.data(), whole.size()) != head.take<std::uint32_t>()) {
     reader.fail("the header does not match its checksum");
   }
-  reader.require(fields.take<std::uint32_t>() == kHeaderBytes, "header of an unknown size");
+  reader.require(fields.take<std::uint32_t>() == format::kHeaderBytes, "header of an unknown size");
   const auto total = fields.take<std::uint64_t>();
   if (total != file_bytes) {
     reader.fail("has " + std::to_string(file_bytes) + " bytes; its header says " +
@@ -336,17 +157,18 @@ class Loader {
   }
 
  private:
-  static constexpr std::uint32_t kSections = 7;
-
   // Version 1 knew no slack: there, every move is a real one until links are chosen anew.
-  [[nodiscard]] std::uint32_t section_count() const { return header_.version == 1 ? 6 : kSections; }
+  [[nodiscard]] std::uint32_t section_count() const {
+    return header_.version == 1 ? 6 : format::kSections;
+  }
 
   Reader section(std::uint32_t number) const { return {sections_[number], reader_.name()}; }
 
   // What the sections must hold for so many slots, before any memory is taken for them.
   void check_sizes() const {
     const std::uint64_t slots = header_.end - 1;
-    reader_.require(sections_[1].size() == slots * kSlotBytes, "slot section of the wrong size");
+    reader_.require(sections_[1].size() == slots * format::kSlotBytes,
+                    "slot section of the wrong size");
     const std::uint64_t least_key = header_.options.key_type == KeyType::kInt64 ? 8 : 4;
     reader_.require(sections_[2].size() / least_key >= slots, "key section too short");
     reader_.require(header_.options.dim >= 1 && header_.options.dim <= 65536,
@@ -368,7 +190,7 @@ class Loader {
       const auto top = in.take<std::uint8_t>();
       in.take<std::uint16_t>();
       info.anchor = in.take<Slot>();
-      in.require((flags & ~kStoredFlags) == 0, "unknown slot flags");
+      in.require((flags & ~format::kStoredFlags) == 0, "unknown slot flags");
       in.require(top <= kMaxLevel, "impossible level");
       in.require(info.anchor < header_.end, "impossible anchor");
       store_->set_level(slot, top);
@@ -548,25 +370,28 @@ class Loader {
 
   Reader reader_;
   Header header_;
-  std::array<std::span<const std::byte>, kSections + 1> sections_;
+  std::array<std::span<const std::byte>, format::kSections + 1> sections_;
   std::shared_ptr<Store> store_;
   std::vector<std::uint64_t> keys_;  // StoredKey as bits, of live slots
 };
 
 }  // namespace
 
-std::vector<std::byte> to_bytes(const Store& store) {
-  const std::scoped_lock lock(store.write_mutex);
+std::vector<std::byte> to_bytes(const std::shared_ptr<Store>& store) {
   std::vector<std::byte> out;
-  Saver(store).write(
-      [&](std::span<const std::byte> piece) { out.insert(out.end(), piece.begin(), piece.end()); });
+  Image::State image(store);
+  for (Image::Piece piece; image.next(piece);) {
+    out.resize(std::max(out.size(), piece.offset + piece.bytes.size()));
+    std::copy(piece.bytes.begin(), piece.bytes.end(),
+              out.begin() + static_cast<std::ptrdiff_t>(piece.offset));
+  }
   return out;
 }
 
-void save_file(const Store& store, const std::string& path) {
-  const std::scoped_lock lock(store.write_mutex);
+void save_file(const std::shared_ptr<Store>& store, const std::string& path) {
   AtomicFile file(path);
-  Saver(store).write([&](std::span<const std::byte> piece) { file.write(piece); });
+  Image::State image(store);
+  for (Image::Piece piece; image.next(piece);) file.write(piece.offset, piece.bytes);
   file.commit();
 }
 

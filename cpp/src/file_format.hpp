@@ -33,17 +33,29 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "store.hpp"
 
 namespace upvec {
 
-std::vector<std::byte> to_bytes(const Store& store);
-void save_file(const Store& store, const std::string& path);
+namespace format {
+inline constexpr std::string_view kMagic{"UPVECIX\n", 8};
+inline constexpr std::uint32_t kVersion = 3;
+inline constexpr std::size_t kHeaderBytes = 96;
+inline constexpr std::size_t kSectionHeaderBytes = 16;
+inline constexpr std::uint32_t kSections = 7;
+inline constexpr std::size_t kSlotBytes = 8;
+inline constexpr std::uint8_t kStoredFlags = kLive | kInFreeList;
+}  // namespace format
+
+std::vector<std::byte> to_bytes(const std::shared_ptr<Store>& store);
+void save_file(const std::shared_ptr<Store>& store, const std::string& path);
 std::shared_ptr<Store> from_bytes(std::span<const std::byte> bytes, const std::string& name);
 std::shared_ptr<Store> load_file(const std::string& path, bool map);
 

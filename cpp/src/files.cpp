@@ -22,6 +22,14 @@ namespace {
               std::string("cannot ") + what + " " + path + ": " + std::strerror(errno));
 }
 
+bool seek(std::FILE* file, std::uint64_t offset) {
+#ifdef UPVEC_POSIX_FILES
+  return fseeko(file, static_cast<off_t>(offset), SEEK_SET) == 0;
+#else
+  return _fseeki64(file, static_cast<std::int64_t>(offset), SEEK_SET) == 0;
+#endif
+}
+
 bool sync_to_disk([[maybe_unused]] std::FILE* file) {
 #if defined(__APPLE__)
   // Plain fsync leaves the data in the drive's cache there.
@@ -58,8 +66,10 @@ AtomicFile::~AtomicFile() {
   std::remove(temporary_.c_str());
 }
 
-void AtomicFile::write(std::span<const std::byte> bytes) {
+void AtomicFile::write(std::uint64_t offset, std::span<const std::byte> bytes) {
   if (bytes.empty()) return;
+  if (offset != at_ && !seek(file_, offset)) fail("write", temporary_);
+  at_ = offset + bytes.size();
   if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) fail("write", temporary_);
 }
 

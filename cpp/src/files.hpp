@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <span>
 #include <string>
@@ -19,13 +20,14 @@ class AtomicFile {
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
 
-  void write(std::span<const std::byte> bytes);
+  void write(std::uint64_t offset, std::span<const std::byte> bytes);
   void commit();
 
  private:
   std::string path_;
   std::string temporary_;
   std::FILE* file_;
+  std::uint64_t at_ = 0;
 };
 
 class FileContents {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "file_format.hpp"
+#include "image.hpp"
 #include "read.hpp"
 #include "store.hpp"
 
@@ -189,7 +190,10 @@ std::size_t Index::size() const noexcept {
   return store_->published_live.load(std::memory_order_relaxed);
 }
 
-void Index::save(const std::string& path) const { save_file(*store_, path); }
+void Index::save(const std::string& path) const { save_file(store_, path); }
+
+Image Index::image() const { return Image(std::make_shared<Image::State>(store_)); }
+bool Image::next(Piece& piece) { return state_->next(piece); }
 
 Index Index::load(const std::string& path, bool map) { return Index(load_file(path, map)); }
 
@@ -198,7 +202,7 @@ Index Index::load_bytes(const void* data, std::size_t size_bytes) {
 }
 
 Index Index::copy() const {
-  const std::vector<std::byte> bytes = to_bytes(*store_);
+  const std::vector<std::byte> bytes = to_bytes(store_);
   return load_bytes(bytes.data(), bytes.size());
 }
 

@@ -170,6 +170,7 @@ bool LinkTable::contains(std::size_t list, Slot slot) const noexcept {
 }
 
 void LinkTable::write(std::size_t list, std::span<const Slot> slots) noexcept {
+  for (ListShadow* const shadow : shadows_) shadow->keep(list);
   auto* const to = reinterpret_cast<LinkWord*>(lists_.at(list));
   for (std::size_t i = 0; i < slots.size(); ++i) to[i].store(slots[i], std::memory_order_release);
   for (std::size_t i = slots.size(); i < cap_; ++i) to[i].store(kNoSlot, std::memory_order_release);

@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "list_shadow.hpp"
 #include "planes.hpp"
 #include "simd/prefetch.hpp"
 
@@ -75,6 +76,10 @@ class LinkTable {
   std::size_t read(std::size_t list, Slot* out) const noexcept;
   [[nodiscard]] bool contains(std::size_t list, Slot slot) const noexcept;
   void write(std::size_t list, std::span<const Slot> slots) noexcept;
+  // From now on write() keeps what it is about to change in the shadow, until that is removed. The
+  // writer's.
+  void add_shadow(ListShadow* shadow) { shadows_.push_back(shadow); }
+  void remove_shadow(const ListShadow* shadow) noexcept { std::erase(shadows_, shadow); }
 
   InLists in;
 
@@ -85,6 +90,7 @@ class LinkTable {
  private:
   std::size_t cap_;
   BytePlane lists_;
+  std::vector<ListShadow*> shadows_;
 };
 
 }  // namespace upvec

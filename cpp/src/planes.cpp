@@ -119,6 +119,15 @@ void BytePlane::use_huge_pages_where_full(std::size_t chunks_before) {
   }
 }
 
+void BytePlane::copy_to(void* out, std::size_t count) const noexcept {
+  auto* to = static_cast<std::byte*>(out);
+  for (std::size_t first = 0; first < count; first += mask_ + 1) {
+    const std::size_t bytes = std::min(count - first, mask_ + 1) * stride_bytes_;
+    std::memcpy(to, at(first), bytes);
+    to += bytes;
+  }
+}
+
 void BytePlane::add_chunk() {
   if (chunks_ >= max_chunks_) throw std::bad_alloc();
   directory_[chunks_].store(allocate_chunk(chunk_bytes_), std::memory_order_release);

@@ -36,6 +36,8 @@ class BytePlane {
     std::byte* chunk = directory_[i >> shift_].load(std::memory_order_acquire);
     return chunk + (i & mask_) * stride_bytes_;
   }
+  // Copies the records [0, count), which nobody may be changing, one after the other.
+  void copy_to(void* out, std::size_t count) const noexcept;
   [[nodiscard]] std::size_t capacity() const noexcept { return chunks_ << shift_; }
   // Memory that the records take: whole chunks, and of the last the pages that may have been used.
   [[nodiscard]] std::size_t allocated_bytes() const noexcept;
@@ -66,6 +68,7 @@ class Plane {
   [[nodiscard]] T& operator[](std::size_t i) const noexcept {
     return *reinterpret_cast<T*>(bytes_.at(i));
   }
+  void copy_to(void* out, std::size_t count) const noexcept { bytes_.copy_to(out, count); }
   [[nodiscard]] std::size_t allocated_bytes() const noexcept { return bytes_.allocated_bytes(); }
 
  private:

@@ -326,6 +326,29 @@ BoundSnapshot snapshot(const Index& index, bool head) {
   return BoundSnapshot(head ? index.head_snapshot() : index.snapshot());
 }
 
+upvec::Image image(const Index& index) {
+  const py::gil_scoped_release release;
+  return index.image();
+}
+
+py::tuple next_piece(upvec::Image& image) {
+  upvec::Image::Piece piece;
+  bool more = false;
+  {
+    const py::gil_scoped_release release;
+    more = image.next(piece);
+  }
+  if (!more) throw py::stop_iteration();
+  const auto bytes = static_cast<py::ssize_t>(piece.bytes.size());
+  // std::byte is no type of numpy's, and unsigned char may look at any.
+  auto owner = std::make_unique<std::vector<std::byte>>(std::move(piece.bytes));
+  auto* const data = reinterpret_cast<std::uint8_t*>(owner->data());
+  const py::capsule free(owner.get(),
+                         [](void* memory) { delete static_cast<std::vector<std::byte>*>(memory); });
+  owner.release();
+  return py::make_tuple(piece.offset, py::array_t<std::uint8_t>({bytes}, data, free));
+}
+
 Filter make_filter(const Index& index, const py::object& keys, const py::object& snapshot) {
   return *ReadArguments(index, keys, snapshot).filter;
 }
@@ -345,6 +368,12 @@ void bind_index(pybind11::module_& m) {
       .def("release", &BoundSnapshot::release);
   py::class_<upvec::Filter>(m, "Filter", "A compiled set of allowed keys.")
       .def("__len__", &upvec::Filter::size);
+
+  py::class_<upvec::Image>(
+      m, "Image",
+      "Yields the file of an index in pieces: (offset in the file, bytes). See image().")
+      .def("__iter__", [](upvec::Image& self) -> upvec::Image& { return self; })
+      .def("__next__", &next_piece);
 
   py::class_<Index>(m, "Index", "Keys and vectors in memory.")
       .def(py::init(&make_index), "dim"_a, py::kw_only(), "metric"_a = "l2", "key"_a = "int64",
@@ -384,6 +413,7 @@ void bind_index(pybind11::module_& m) {
       .def("keys", &keys, py::kw_only(), "snapshot"_a = py::none())
       .def("__len__", &Index::size)
       .def("save", &Index::save, "path"_a, Unlocked())
+      .def("image", &image)
       .def_static("load", &Index::load, "path"_a, py::kw_only(), "mmap"_a = true, Unlocked())
       .def("copy", &Index::copy, Unlocked())
       .def("check", &check)

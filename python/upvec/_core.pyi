@@ -9,7 +9,7 @@ import typing
 import numpy
 import numpy.typing
 
-__all__: list[str] = ["Filter", "Index", "KeyIndex", "Snapshot", "first_occurrence"]
+__all__: list[str] = ["Filter", "Image", "Index", "KeyIndex", "Snapshot", "first_occurrence"]
 
 class Snapshot:
     """
@@ -24,6 +24,13 @@ class Filter:
     A compiled set of allowed keys.
     """
     def __len__(self) -> int: ...
+
+class Image:
+    """
+    Yields the file of an index in pieces: (offset in the file, bytes). See image().
+    """
+    def __iter__(self) -> Image: ...
+    def __next__(self) -> tuple: ...
 
 class Index:
     """
@@ -58,6 +65,7 @@ class Index:
     ) -> tuple: ...
     def filter(self, keys: typing.Any, *, snapshot: typing.Any = None) -> Filter: ...
     def get(self, keys: typing.Any, *, snapshot: typing.Any = None) -> tuple: ...
+    def image(self) -> Image: ...
     def keys(self, *, snapshot: typing.Any = None) -> numpy.ndarray: ...
     def publish(self) -> int: ...
     def range_search(

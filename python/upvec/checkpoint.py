@@ -41,7 +41,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -59,6 +59,7 @@ __all__ = [
     "Contents",
     "Found",
     "Manifest",
+    "Piece",
     "create_collection",
     "find_checkpoint",
     "lock_collection",
@@ -74,8 +75,14 @@ _LOCK, _MANIFEST, _LOG = "LOCK", "MANIFEST", "log"
 _CHECKPOINT = re.compile(r"checkpoint-[0-9]{20}(-[0-9]{1,9})?")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
-Contents: TypeAlias = "Mapping[str, Callable[[str], object] | Sequence[Buffer]]"
-"""What to put in a checkpoint, by file name: buffers, or a function that writes a given path."""
+# A file is synced as it is written, so that never much is left to be written at once: a sync of
+# the log may have to wait for it.
+_SYNC_BYTES = 8 << 20
+
+Piece: TypeAlias = "tuple[int, Buffer]"
+"""Where in a file, and what to put there. Pieces may come in any order."""
+Contents: TypeAlias = "Mapping[str, Iterable[Piece]]"
+"""What to put in a checkpoint, by file name."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +246,7 @@ def write_checkpoint(
     Parameters
     ----------
     contents : mapping
-        File name to buffers, or to a function that is called with the path and writes the file.
+        File name to the pieces of its contents. What their making raises is raised.
     manifest_extra : mapping
         What the manifest is to say from now on; must be JSON.
     log : Log
@@ -377,36 +384,34 @@ def _write_files(path: str, files: Files, contents: Contents) -> dict[str, tuple
     """Make a directory with these files, all of it synced; return their sizes and checksums."""
     files.make_directory(path)
     entries = {}
-    for name, content in contents.items():
-        target = os.path.join(path, name)
-        if callable(content):
-            content(target)
-            # Opened for writing, as not every system syncs what was opened for reading.
-            fd = files.open(target, write=True)
-            try:
-                files.sync(fd)
-                entries[name] = _measure(files, fd)
-            finally:
-                files.close(fd)
-        else:
-            files.write_new(target, content)
-            entries[name] = _checksum(content)
-    if sorted(entries) != files.list(path):
-        raise ValueError(f"{path} holds {files.list(path)} instead of {sorted(entries)}")
+    for name, pieces in contents.items():
+        fd = files.create(os.path.join(path, name))
+        try:
+            _write_pieces(files, fd, pieces)
+            files.sync(fd)
+            entries[name] = _measure(files, fd)
+        finally:
+            files.close(fd)
     files.sync_directory(path)
     return entries
 
 
-def _checksum(blocks: Iterator[bytes] | Sequence[Buffer]) -> tuple[int, int]:
-    size = checksum = 0
-    for block in blocks:
-        size += len(block)
-        checksum = zlib.crc32(block, checksum)
-    return size, checksum
+def _write_pieces(files: Files, fd: int, pieces: Iterable[Piece]) -> None:
+    unsynced = 0
+    for offset, data in pieces:
+        unsynced += files.write(fd, (data,), offset) - offset
+        if unsynced >= _SYNC_BYTES:
+            files.sync_data(fd)
+            unsynced = 0
 
 
 def _measure(files: Files, fd: int) -> tuple[int, int]:
-    return _checksum(files.blocks(fd))
+    """Return the size and the checksum of what is in a file."""
+    size = checksum = 0
+    for block in files.blocks(fd):
+        size += len(block)
+        checksum = zlib.crc32(block, checksum)
+    return size, checksum
 
 
 def _pin(path: str, files: Files) -> int:

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from .alter import altered, changes_of
 from .apply import Engine
 from .backfill import Backfill, backfilled, check_new_keys, check_widening
+from .checkpointer import Checkpointer
 from .draft import Draft
 from .errors import (
     ClosedError,
@@ -41,6 +42,7 @@ from .errors import (
 from .expression import Expression, bind
 from .fields import Field, Unique, Vector
 from .files import Files
+from .follower import Follower
 from .ingest import Batch, ingest
 from .match import AnyOf
 from .operations import checked_op_id, operation
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .base import Base
+    from .checkpoint import Contents
     from .codec import Effects
     from .log import Durability
     from .state import State
@@ -80,6 +83,8 @@ def open(  # noqa: A001  (upvec.open, as the file system's)
     *,
     read_only: bool = False,
     durability: Durability = "commit",
+    auto_checkpoint: bool = True,
+    refresh_s: float | None = None,
 ) -> Collection:
     """Open a collection, or create it.
 
@@ -91,12 +96,17 @@ def open(  # noqa: A001  (upvec.open, as the file system's)
     schema : Schema
         Needed to create; otherwise, if given, it must equal the stored one.
     read_only : bool
-        Read the last state in the directory, beside a writer if there is one; later commits of
-        that writer are not followed.
+        Read the last state in the directory, beside a writer if there is one.
+        :meth:`Collection.refresh` goes on to what that writer has committed since.
     durability : str
         When a write returns, it survives: ``"commit"``, loss of power; ``"interval"``, the end
         of the process, and loss of power but for the last moments; ``"os"``, the end of the
         process.
+    auto_checkpoint : bool
+        Write a checkpoint in the background when the log since the last one has grown to its
+        size, and to 64 MiB at least. Otherwise only :meth:`Collection.checkpoint` does.
+    refresh_s : float
+        With ``read_only``: :meth:`Collection.refresh` every so many seconds, in the background.
 
     Returns
     -------
@@ -126,6 +136,11 @@ def open(  # noqa: A001  (upvec.open, as the file system's)
     """
     if durability not in _DURABILITIES:
         raise ValueError(f"durability={durability!r}; wanted one of {', '.join(_DURABILITIES)}")
+    if refresh_s is not None and not (read_only and refresh_s > 0):
+        raise ValueError(
+            f"refresh_s={refresh_s!r} with read_only={read_only}; wanted a positive"
+            " number of seconds, with read_only=True"
+        )
     root = os.fsdecode(path)
     if schema is not None and not isinstance(schema, Schema):
         raise SchemaError(f"schema: got {type(schema).__name__}, wanted a Schema")
@@ -138,7 +153,15 @@ def open(  # noqa: A001  (upvec.open, as the file system's)
         return Collection(engine, engine.start(), None)
     # The process may change its directory, and "c/" has to have the parent of "c".
     root = os.path.abspath(root)
-    return open_directory(root, schema, Files(), read_only=read_only, durability=durability)
+    return open_directory(
+        root,
+        schema,
+        Files(),
+        read_only=read_only,
+        durability=durability,
+        auto_checkpoint=auto_checkpoint,
+        refresh_s=refresh_s,
+    )
 
 
 def open_directory(
@@ -148,11 +171,13 @@ def open_directory(
     *,
     read_only: bool = False,
     durability: Durability = "commit",
+    auto_checkpoint: bool = True,
+    refresh_s: float | None = None,
 ) -> Collection:
     """Open a collection through a given file system layer; see :func:`open`."""
     if read_only:
         storage, engine, state = open_for_reading(root, files, schema, durability)
-        return Collection(engine, state, storage)
+        return Collection(engine, state, storage, refresh_s=refresh_s)
     storage = Storage.for_writing(root, files, schema)
     try:
         engine, state = storage.recover(schema, durability)
@@ -162,7 +187,7 @@ def open_directory(
     for problem in storage.warnings:
         message = f"opened from an older checkpoint and the log; checkpoint() again: {problem}"
         warnings.warn(message, RuntimeWarning, stacklevel=3)
-    return Collection(engine, state, storage)
+    return Collection(engine, state, storage, auto_checkpoint=auto_checkpoint)
 
 
 class Collection(Reader):
@@ -190,7 +215,15 @@ class Collection(Reader):
     {'id': 1, 'email': 'ada@x.org', 'logins': 3}
     """
 
-    def __init__(self, engine: Engine, state: State, storage: Storage | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        state: State,
+        storage: Storage | None,
+        *,
+        auto_checkpoint: bool = False,
+        refresh_s: float | None = None,
+    ) -> None:
         self._engine = engine
         self._storage = storage
         self._head = state
@@ -200,8 +233,16 @@ class Collection(Reader):
         self._failure: BaseException | None = None
         self._closed = False
         self._pid = os.getpid()
-        # So that the lock of a handle that was never closed goes with it.
-        self._finalizer = None if storage is None else weakref.finalize(self, storage.close)
+        self._checkpointer: Checkpointer | None = None
+        self._follower: Follower | None = None
+        if storage is not None:
+            self._checkpointer = Checkpointer(storage, self._hold, automatic=auto_checkpoint)
+            if refresh_s is not None:
+                self._follower = Follower(self.refresh, refresh_s)
+            # So that the lock of a handle that was never closed goes with it.
+            self._finalizer = weakref.finalize(
+                self, _release, storage, self._checkpointer, self._follower
+            )
 
     # --- Writing ----------------------------------------------------------------------------
 
@@ -618,7 +659,8 @@ class Collection(Reader):
     def checkpoint(self) -> None:
         """Write the present state to the directory, so that opening need not replay the log.
 
-        Readers go on meanwhile; writers wait. A collection in memory has nothing to write.
+        Readers go on meanwhile, and so do writers, but for a moment at its beginning. A collection
+        in memory has nothing to write.
 
         Raises
         ------
@@ -627,13 +669,14 @@ class Collection(Reader):
         ReadOnlyError, ClosedError, ForkedError, PoisonedError
         """
         self._check_writable()
-        if self._storage is None:
-            return
+        if self._checkpointer is not None:
+            self._publish(self._checkpointer.run())
+
+    def _hold(self) -> tuple[State, Contents]:
+        """Hold the newest state for a checkpoint."""
         with self._writing:
             self._check_writable()
-            self._storage.checkpoint(self._engine, self._head)
-            state = self._head
-        self._publish(state)
+            return self._head, self._stored().contents(self._engine, self._head)
 
     def _upsert(
         self,
@@ -731,6 +774,13 @@ class Collection(Reader):
         if self._storage is not None:
             self._storage.sync(state.seq)
         self._publish(state)
+        if self._checkpointer is not None:
+            self._checkpointer.begin_if_due()
+
+    def _stored(self) -> Storage:
+        if self._storage is None:
+            raise ValueError("a collection in memory has no files")
+        return self._storage
 
     def _publish(self, state: State) -> None:
         # One sync covers several commits, and their threads wake in any order.
@@ -739,6 +789,33 @@ class Collection(Reader):
                 self._published = state
 
     # --- Reading: see Reader -----------------------------------------------------------------
+
+    def refresh(self) -> int:
+        """Go on to what a writer has committed since this was opened for reading, or refreshed.
+
+        Readers see whole commits only, and may go on meanwhile. A handle that writes is never
+        behind.
+
+        Returns
+        -------
+        int
+            The commit that readers see now.
+
+        Raises
+        ------
+        CorruptionError
+            What is in the directory cannot be read; readers go on with what they have seen.
+        ClosedError, ForkedError
+        """
+        self._reading()
+        if self._storage is None or not self.read_only:
+            return self._published.seq
+        with self._writing:
+            self._reading()
+            for engine, state in self._storage.follow(self._engine, self._head):
+                self._engine, self._head = engine, state
+                self._publish(state)
+            return self._published.seq
 
     def snapshot(self) -> Snapshot:
         """Hold the present version, so that several reads see the same one.
@@ -813,6 +890,11 @@ class Collection(Reader):
         }
         if self._storage is not None:
             described |= self._storage.stats()
+        for name, worker in (("checkpoint", self._checkpointer), ("refresh", self._follower)):
+            if worker is not None:
+                described[f"{name}_failure"] = (
+                    None if worker.failure is None else repr(worker.failure)
+                )
         return described
 
     def digest(self) -> str:
@@ -858,8 +940,9 @@ class Collection(Reader):
             if self._closed:
                 return
             self._closed = True
-            if self._finalizer is not None:
-                self._finalizer()
+        # Without the lock: a checkpoint that is about to begin waits for it.
+        if self._storage is not None:
+            self._finalizer()
 
     def __enter__(self) -> Collection:  # noqa: PYI034  (Self came with Python 3.11)
         return self
@@ -893,6 +976,13 @@ class Collection(Reader):
         if self._failure is not None:
             message = f"an earlier commit failed ({self._failure!r}); open the collection again"
             raise PoisonedError(message, cause=self._failure)
+
+
+def _release(storage: Storage, checkpointer: Checkpointer, follower: Follower | None) -> None:
+    if follower is not None:
+        follower.stop()
+    checkpointer.stop()
+    storage.close()
 
 
 def _refuse(**arguments: Any) -> None:

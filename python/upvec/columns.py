@@ -19,7 +19,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CHUNK_ROWS", "Column", "ColumnWriter", "Selection", "objects"]
+__all__ = ["CHUNK_ROWS", "Column", "ColumnWriter", "Selection", "empty_chunk", "objects"]
 
 AnyArray = npt.NDArray[Any]
 BoolArray = npt.NDArray[np.bool_]
@@ -154,7 +154,7 @@ class ColumnWriter:
         self._fresh: set[int] = set()
         while len(self._chunks) * CHUNK_ROWS < self._size:
             self._fresh.add(len(self._chunks))
-            self._chunks.append(_empty_chunk(base.dtype))
+            self._chunks.append(empty_chunk(base.dtype))
             self._nulls.append(None)
 
     def write(self, selection: Selection, values: AnyArray, null: BoolArray | None = None) -> None:
@@ -189,7 +189,8 @@ class ColumnWriter:
         self._fresh.add(chunk)
 
 
-def _empty_chunk(dtype: np.dtype[Any]) -> AnyArray:
+def empty_chunk(dtype: np.dtype[Any]) -> AnyArray:
+    """Return a chunk of zeros, or of None."""
     return np.full(CHUNK_ROWS, None) if dtype.hasobject else np.zeros(CHUNK_ROWS, dtype=dtype)
 
 

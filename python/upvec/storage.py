@@ -1,21 +1,7 @@
 """A collection's directory: finding the last state in it, and writing to it.
 
-:class:`Storage` ties the files of `checkpoint`, `log` and `codec` to an :class:`Engine`. It knows
-where columns and indexes are kept in a checkpoint, and nothing of rows or policies.
-
-A checkpoint's files
---------------------
-``live``, ``versions``, ``free``
-    Columns (see `codec.encode_column`) by row id; ``free`` is the queue of free row ids.
-``field-<number>``
-    A column by row id; rows that do not live are null.
-``vector-<number>``
-    What `Index.save` writes.
-``remembered-keys``, ``remembered-order``
-    Columns of the primary keys of deleted rows, and of their values of the field that the schema
-    orders by; absent where there are none.
-``operation-writers``, ``operation-numbers``, ``operation-results``
-    Columns of the calls that may be repeated, and what they returned; absent where there are none.
+:class:`Storage` ties the files of `checkpoint`, `image`, `log` and `codec` to an :class:`Engine`.
+It knows nothing of rows or policies.
 """
 
 from __future__ import annotations
@@ -24,12 +10,8 @@ import contextlib
 import json
 import os
 import weakref
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ._core import Index
 from .apply import Engine
 from .checkpoint import (
     create_collection,
@@ -39,19 +21,16 @@ from .checkpoint import (
     remove_leftovers,
     write_checkpoint,
 )
-from .codec import Buffer, ColumnEffect, Operation, decode, decode_column, encode, encode_column
-from .columns import Column, objects
+from .codec import decode, encode
 from .errors import CorruptionError, SchemaError
-from .fields import DTYPES
+from .image import contents_of, state_of
 from .log import Log, LogTrimmedError
 from .schema import Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
-    import numpy.typing as npt
-
-    from .checkpoint import Contents, Found, Manifest
+    from .checkpoint import Contents, Manifest
     from .codec import Effects
     from .files import Files
     from .log import Durability
@@ -59,9 +38,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Storage", "check_storable", "open_for_reading"]
 
-# Field numbers of what is no field of the schema.
-_LIVE, _VERSIONS, _FREE = 0xFFFF, 0xFFFE, 0xFFFD
-_KEYS, _ORDER, _WRITERS, _NUMBERS, _RESULTS = 0xFFFC, 0xFFFB, 0xFFFA, 0xFFF9, 0xFFF8
+# A checkpoint is due when the log after the last one has grown to that one's size: so all
+# checkpoints together write as many bytes as the log, at most twice what is logged is written, and
+# replaying never takes longer than writing the collection anew would. Below this a checkpoint is
+# not worth its syncs.
+LEAST_LOG_BYTES = 64 << 20
 # How often a reader starts again when a writer has taken away what it was about to read.
 _ATTEMPTS = 20
 
@@ -69,7 +50,7 @@ _ATTEMPTS = 20
 class Storage:
     """The files of one open collection, for writing or only for reading.
 
-    Thread safety: as its log; :meth:`write` and :meth:`checkpoint` belong to the writer.
+    Thread safety: as its log; :meth:`write` and :meth:`contents` belong to the writer.
     """
 
     def __init__(self, root: str, files: Files, manifest: Manifest, *, lock: int) -> None:
@@ -79,6 +60,10 @@ class Storage:
         self._manifest = manifest
         self._lock = lock
         self._log: Log | None = None
+        # Of commits after the last checkpoint; those of the one that is being written.
+        self._log_bytes = self._captured_bytes = 0
+        self._due_bytes = 0
+        self._set_due()
         _open.add(self)
 
     @classmethod
@@ -126,7 +111,9 @@ class Storage:
         """Whether it was opened for reading."""
         return self._lock < 0
 
-    def recover(self, given: Schema | None, durability: Durability) -> tuple[Engine, State]:
+    def recover(
+        self, given: Schema | None, durability: Durability, *, until: int | None = None
+    ) -> tuple[Engine, State]:
         """Load the last checkpoint into an engine, and replay the log after it.
 
         Commits are replayed under the schema that they were written with: that of the checkpoint,
@@ -136,6 +123,8 @@ class Storage:
         ----------
         given : Schema or None
             What the schema is to be in the end.
+        until : int
+            The last commit to replay, at least that of the checkpoint; None: all.
 
         Raises
         ------
@@ -152,11 +141,14 @@ class Storage:
             # The hashes of a collection have a seed of its own.
             seed = int.from_bytes(self._manifest.collection_id[:8], "little") >> 1
             engine = Engine(_stored_schema(extra, self.root), seed=seed)
-            state = engine.start() if found is None else self._load(engine, found)
+            state = engine.start() if found is None else state_of(engine, found, self._files)
         finally:
             if found is not None and found.pin >= 0:
                 self._files.close(found.pin)
         self.warnings = () if found is None else found.damaged
+        self._log_bytes = 0
+        if self._log is not None:
+            self._log.close()
         self._log = Log.open(
             os.path.join(self.root, "log"),
             self._files,
@@ -167,7 +159,10 @@ class Storage:
             durability=durability,
         )
         for seq, payload in self._log.replay(state.seq):
+            if until is not None and seq > until:
+                break
             state = engine.apply(state, decode(payload), seq)
+            self._log_bytes += len(payload)
         if given is not None:
             engine.adopt(state, _agreed(state.schema, given, self.root))
         return engine, state
@@ -179,87 +174,83 @@ class Storage:
 
     def write(self, effects: Effects) -> int:
         """Append one commit to the log, not yet synced; return its seq."""
-        return self._open_log().append(encode(effects))
+        payload = encode(effects)
+        seq = self._open_log().append(payload)
+        self._log_bytes += sum(len(part) for part in payload)
+        return seq
 
     def sync(self, seq: int) -> None:
         """Keep the promise of the durability mode for all commits up to ``seq``."""
         self._open_log().sync(seq)
 
-    def checkpoint(self, engine: Engine, state: State) -> None:
-        """Write ``state``, which must be the newest, so that opening begins with it."""
-        live, _ = state.live.to_array()
-        free = np.array(engine.free, dtype=np.int64)
-        alive = np.zeros(len(live), dtype=np.bool_)
-        contents: dict[str, Any] = {
-            "live": _encoded(_LIVE, "bool", live, alive),
-            "versions": _encoded(_VERSIONS, "int64", state.versions.to_array()[0], alive),
-            "free": _encoded(_FREE, "int64", free, np.zeros(len(free), dtype=np.bool_)),
-        }
-        schema = state.schema
-        for name, field in schema.fields.items():
-            values, null = state.columns[name].to_array()
-            # What is left of deleted rows must not outlive them on the disk.
-            hidden = ~live if null is None else ~live | null
-            number = schema.numbers[name]
-            contents[f"field-{number}"] = _encoded(number, field.type, values, hidden)
-        contents |= self._memory(engine)
-        for name, index in engine.indexes.items():
-            contents[f"vector-{schema.numbers[name]}"] = partial(_save, index)
+    def contents(self, engine: Engine, state: State) -> Contents:
+        """Hold what a checkpoint of ``state``, the newest, writes; the writer's lock is held."""
+        self._captured_bytes = self._log_bytes
+        return contents_of(engine, state)
+
+    def checkpoint(self, state: State, contents: Contents) -> None:
+        """Write what is held of ``state``, so that opening begins with it; no lock is needed.
+
+        One call at a time.
+        """
+        captured = self._captured_bytes
         self._manifest = write_checkpoint(
             self.root,
             self._files,
             state.seq,
             self._manifest.collection_id,
-            _as_contents(contents),
-            {"schema": schema.to_dict()},
+            contents,
+            {"schema": state.schema.to_dict()},
             log=self._open_log(),
         )
+        self._log_bytes -= captured
+        self._set_due()
         self._open_log().rotate()
 
-    def _memory(self, engine: Engine) -> dict[str, Any]:
-        """Return the files of what the engine remembers beside its rows."""
-        schema = engine.schema
-        primary, order = schema.primary, schema.order_by
-        parts: list[tuple[str, int, str, list[Any]]] = []
-        if engine.remembered and order is not None:
-            parts += [
-                ("remembered-keys", _KEYS, primary.type, [*engine.remembered]),
-                (
-                    "remembered-order",
-                    _ORDER,
-                    schema.fields[order].type,
-                    [*engine.remembered.values()],
-                ),
-            ]
-        known = list(engine.operations)
-        if known:
-            parts += [
-                ("operation-writers", _WRITERS, "string", [op.writer for op in known]),
-                ("operation-numbers", _NUMBERS, "int64", [op.number for op in known]),
-                ("operation-results", _RESULTS, "bytes", [op.result for op in known]),
-            ]
-        return {
-            file: _encoded(number, kind, _column_of(kind, values), np.zeros(len(values), np.bool_))
-            for file, number, kind, values in parts
-        }
+    @property
+    def checkpoint_is_due(self) -> bool:
+        """Whether the log since the last checkpoint is as large as that checkpoint, or more."""
+        return self._log_bytes >= self._due_bytes
 
-    def _load_memory(self, engine: Engine, found: Found) -> None:
-        def column(file: str, number: int, kind: str) -> npt.NDArray[Any]:
-            return self._column(found, file, number, kind).to_array()[0]
+    def postpone_checkpoint(self) -> None:
+        """After a failure: a checkpoint is due when as much again has been logged."""
+        self._due_bytes = 2 * self._log_bytes
 
-        files = found.checkpoint.files
-        schema = engine.schema
-        order = schema.order_by
-        if "remembered-keys" in files and order is not None:
-            keys = column("remembered-keys", _KEYS, schema.primary.type)
-            values = column("remembered-order", _ORDER, schema.fields[order].type)
-            engine.remembered = dict(zip(keys.tolist(), values, strict=True))
-        if "operation-writers" in files:
-            writers = column("operation-writers", _WRITERS, "string").tolist()
-            numbers = column("operation-numbers", _NUMBERS, "int64").tolist()
-            results = column("operation-results", _RESULTS, "bytes").tolist()
-            for op in zip(writers, numbers, results, strict=True):
-                engine.operations.add(Operation(*op))
+    def _set_due(self) -> None:
+        last = self._manifest.checkpoints[:1]
+        size = sum(size for one in last for size, _ in one.files.values())
+        self._due_bytes = max(size, LEAST_LOG_BYTES)
+
+    def follow(self, engine: Engine, state: State) -> Iterator[tuple[Engine, State]]:
+        """Yield the states that a writer has made since ``state``, which was read from here.
+
+        Where the writer has removed the log up to there, the next one is that of its checkpoint,
+        with another engine.
+
+        Raises
+        ------
+        CorruptionError
+        """
+        try:
+            for seq, payload in self._open_log().replay(state.seq):
+                state = engine.apply(state, decode(payload), seq)
+                yield engine, state
+        except LogTrimmedError:
+            yield self.read_again(None, "os")
+
+    def read_again(self, given: Schema | None, durability: Durability) -> tuple[Engine, State]:
+        """Read the last state beside a writer that may be removing older files meanwhile."""
+        for attempt in range(_ATTEMPTS):
+            manifest = read_manifest(self.root, self._files)
+            if manifest is None:
+                raise CorruptionError(f"{self.root} has lost its manifest", path=self.root)
+            self._manifest = manifest
+            try:
+                return self.recover(given, durability)
+            except (LogTrimmedError, FileNotFoundError):
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        raise CorruptionError(f"{self.root} changes too fast to be read", path=self.root)
 
     def stats(self) -> dict[str, int]:
         """Return the size of the log, and the commits it knows."""
@@ -294,47 +285,6 @@ class Storage:
             raise CorruptionError("the log is not open", path=self.root)
         return self._log
 
-    def _load(self, engine: Engine, found: Found) -> State:
-        schema = engine.schema
-        live = self._column(found, "live", _LIVE, "bool")
-        versions = self._column(found, "versions", _VERSIONS, "int64")
-        columns = {
-            name: self._column(found, f"field-{number}", number, schema.fields[name].type)
-            for name, number in schema.numbers.items()
-            if name in schema.fields
-        }
-        for name, column in {**columns, "versions": versions}.items():
-            if column.size != live.size:
-                message = f"{found.path}: {name} has {column.size} rows, wanted {live.size}"
-                raise CorruptionError(message, path=found.path)
-        indexes = {name: self._index(found, schema, name) for name in schema.vectors}
-        free = self._column(found, "free", _FREE, "int64").to_array()[0].tolist()
-        self._load_memory(engine, found)
-        seq = found.checkpoint.seq
-        return engine.restore(
-            seq, columns, live=live, versions=versions, indexes=indexes, free=free
-        )
-
-    def _column(self, found: Found, file: str, number: int, kind: str) -> Column:
-        path = os.path.join(found.path, file)
-        try:
-            stored, effect = decode_column(self._files.read_all(path))
-        except CorruptionError as error:
-            raise CorruptionError(f"{path}: {error}", path=path, offset=error.offset) from None
-        if (stored, effect.type) != (number, kind):
-            message = f"{path}: got field {stored} as {effect.type}, wanted {number} as {kind}"
-            raise CorruptionError(message, path=path)
-        return Column.from_array(effect.values, effect.null if effect.null.any() else None)
-
-    def _index(self, found: Found, schema: Schema, name: str) -> Index:
-        vector = schema.vectors[name]
-        path = os.path.join(found.path, f"vector-{schema.numbers[name]}")
-        index = Index.load(path)
-        if (index.dim, index.metric) != (vector.dim, vector.metric):
-            got, want = f"{index.metric} of {index.dim}", f"{vector.metric} of {vector.dim}"
-            raise CorruptionError(f"{path}: got {got}, wanted {want}", path=path)
-        return index
-
 
 _open: weakref.WeakSet[Storage] = weakref.WeakSet()
 
@@ -350,20 +300,14 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 def open_for_reading(
     root: str, files: Files, schema: Schema | None, durability: Durability
 ) -> tuple[Storage, Engine, State]:
-    """Open the last state beside a writer that may be removing older files meanwhile."""
-    for attempt in range(_ATTEMPTS):
-        storage = Storage.for_reading(root, files)
-        try:
-            return storage, *storage.recover(schema, durability)
-        except (LogTrimmedError, FileNotFoundError):
+    """Open the last state beside a writer, if there is one."""
+    storage = Storage.for_reading(root, files)
+    try:
+        return storage, *storage.read_again(schema, durability)
+    except BaseException:
+        with contextlib.suppress(OSError):
             storage.close()
-            if attempt == _ATTEMPTS - 1:
-                raise
-        except BaseException:
-            with contextlib.suppress(OSError):
-                storage.close()
-            raise
-    raise CorruptionError(f"{root} changes too fast to be read", path=root)
+        raise
 
 
 def check_storable(schema: Schema) -> None:
@@ -389,22 +333,3 @@ def _agreed(stored: Schema, given: Schema, root: str) -> Schema:
         raise SchemaError(f"the collection at {root} has another schema: {stored!r}, got {given!r}")
     # Equal, but for what no file holds: the functions of custom merge rules.
     return given.numbered(stored.numbers, stored.next_number)
-
-
-def _encoded(
-    number: int, kind: str, values: npt.NDArray[Any], null: npt.NDArray[np.bool_]
-) -> Sequence[Buffer]:
-    return encode_column(number, ColumnEffect(None, kind, values, null))
-
-
-def _column_of(kind: str, values: list[Any]) -> npt.NDArray[Any]:
-    dtype = DTYPES[kind]
-    return objects(values) if dtype.hasobject else np.array(values, dtype=dtype)
-
-
-def _save(index: Index, path: str) -> None:
-    index.save(path)
-
-
-def _as_contents(contents: dict[str, Any]) -> Contents:
-    return contents

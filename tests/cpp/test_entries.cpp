@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <memory>
 #include <numeric>
 #include <set>
 #include <vector>
@@ -91,11 +92,12 @@ TEST_CASE("entries are live, of the highest levels, and have the codes that the 
 }
 
 TEST_CASE("a loaded index has the entries of the saved one") {
-  Store store(options(Codes::kInt8));
+  const auto shared = std::make_shared<Store>(options(Codes::kInt8));
+  Store& store = *shared;
   VectorSource source(7, 12);
   upsert_range(store, source, 0, 900);
   remove_range(store, 100, 200);
-  const std::vector<std::byte> bytes = to_bytes(store);
+  const std::vector<std::byte> bytes = to_bytes(shared);
   const std::shared_ptr<Store> loaded = from_bytes(bytes, "bytes");
   require_right(*loaded);
   CHECK(slots_of(loaded->graph.entries) == slots_of(store.graph.entries));

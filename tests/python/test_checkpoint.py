@@ -34,12 +34,10 @@ EXTRA = {"schema": {"fields": ["id", "näme"]}}
 def contents(seq: int) -> Contents:
     """Three files; what is in them tells of which commit they are."""
 
-    def through_a_path(path: str) -> None:
-        Path(path).write_bytes(random.Random(seq).randbytes(5000))
-
+    text, noise = f"columns of {seq}".encode(), random.Random(seq).randbytes(5000)
     return {
-        "columns.bin": [f"columns of {seq}".encode(), bytes(3000)],
-        "vectors.upvec": through_a_path,
+        "columns.bin": [(0, text), (len(text), bytes(3000))],
+        "vectors.upvec": [(16, noise[16:]), (0, noise[:16])],  # what comes first is known last
         "empty": [],
     }
 
@@ -410,7 +408,7 @@ def test_the_check_above_finds_planted_bugs(tmp_path: Path, bug: type[FaultyFile
 def test_full_disk_keeps_nothing_of_a_failed_checkpoint(tmp_path: Path) -> None:
     root = make(tmp_path / "c", 5)
     before = names(root)
-    for at in range(1, 6):
+    for at in range(1, 20):
         files = FaultyFiles()
         files.fail(at, "half", only={"write"})
         try:

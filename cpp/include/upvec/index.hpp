@@ -1,7 +1,7 @@
 // Index: keys and vectors in memory, with approximate nearest-neighbour search and in-place upsert.
 //
 // Thread safety: every function may be called from any thread at any time. Writers (upsert, remove,
-// publish, reserve, save, check, digest) take turns; readers (get, search, …) never wait for them.
+// publish, reserve, check, digest) take turns; readers (get, search, …) never wait for them.
 // A reader sees the state of one commit: all of a batch or nothing of it.
 // A function that throws has changed nothing, except on exhausted memory in the middle of a commit,
 // after which the index can be read but refuses to be written.
@@ -174,6 +174,26 @@ struct SearchOptions : ReadOptions {
   unsigned threads = 0;
 };
 
+// One version of an index on its way into a file, in pieces that the caller writes. Whoever writes
+// to the index meanwhile waits for nothing but the making of it. Used by one thread at a time; keeps
+// the index alive.
+class Image {
+ public:
+  struct State;
+  struct Piece {
+    std::uint64_t offset = 0;  // in the file
+    std::vector<std::byte> bytes;
+  };
+  explicit Image(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  // The next piece, of a megabyte or so; false if there is none. Those that come first leave gaps,
+  // which later ones fill; the header of the file comes last, so that a file that lacks a piece is
+  // not one that loads. Throws Error(kLimit) if memory ran out: start again with a new image.
+  bool next(Piece& piece);
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
 class Index {
  public:
   explicit Index(const IndexOptions& options);
@@ -219,6 +239,7 @@ class Index {
   // Of the newest commit, published or not; what is loaded or copied is published.
   // Written to a temporary file, synced, then renamed to path.
   void save(const std::string& path) const;
+  [[nodiscard]] Image image() const;
   // With map, the file is read through a mapping instead of a buffer.
   static Index load(const std::string& path, bool map = true);
   static Index load_bytes(const void* data, std::size_t size_bytes);

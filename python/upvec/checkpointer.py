@@ -1,0 +1,122 @@
+"""When checkpoints are written, and by whom: on request, or in the background.
+
+A checkpoint holds the newest state with the writer's lock, for as long as it takes to copy what is
+not immutable (see `image`), and lets writers go on while its files are written.
+
+Thread safety: any thread may call anything; one checkpoint is written at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+import weakref
+from typing import TYPE_CHECKING
+
+from .errors import ClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from .checkpoint import Contents, Piece
+    from .state import State
+    from .storage import Storage
+
+    Hold = Callable[[], tuple[State, Contents]]
+
+__all__ = ["Checkpointer"]
+
+
+class _StoppedError(Exception):
+    """The handle is being closed."""
+
+
+class Checkpointer:
+    """Writes the checkpoints of one open collection.
+
+    Parameters
+    ----------
+    hold : bound method
+        Takes the writer's lock, and returns the newest state and what is to be written of it.
+        Its object is not kept alive.
+    automatic : bool
+        Whether `begin_if_due` ever begins one.
+
+    Attributes
+    ----------
+    failure : Exception or None
+        What ended the last one that was begun in the background.
+    """
+
+    def __init__(self, storage: Storage, hold: Hold, *, automatic: bool) -> None:
+        self.failure: Exception | None = None
+        self._storage = storage
+        self._hold = weakref.WeakMethod(hold)
+        self._automatic = automatic
+        self._one = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+
+    def run(self) -> State:
+        """Write a checkpoint of the newest state, and return that state.
+
+        Raises
+        ------
+        OSError
+            It was not made; the one before it stays.
+        ReadOnlyError, ClosedError, ForkedError, PoisonedError
+        """
+        with self._one:
+            hold = self._hold()
+            if hold is None or self._stopping.is_set():
+                raise ClosedError("the collection is closed")
+            state, contents = hold()
+            del hold
+            try:
+                self._storage.checkpoint(state, self._until_stopped(contents))
+            except _StoppedError:
+                raise ClosedError("the collection was closed during a checkpoint") from None
+            return state
+
+    def begin_if_due(self) -> None:
+        """Begin a checkpoint in the background if the log has grown enough since the last one."""
+        if not self._automatic or not self._storage.checkpoint_is_due or self._one.locked():
+            return
+        # Several threads may come here; those that are late wait in run(), and find nothing due.
+        self._thread = threading.Thread(
+            target=self._run_quietly, name="upvec-checkpoint", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End what is under way in the background, and wait for that. Nothing begins after it."""
+        self._stopping.set()
+        thread = self._thread
+        if thread in {None, threading.current_thread()} or self._pid != os.getpid():
+            return
+        thread.join()
+
+    def _run_quietly(self) -> None:
+        if not self._storage.checkpoint_is_due:
+            return
+        try:
+            self.run()
+            self.failure = None
+        except ClosedError:
+            pass
+        except Exception as error:  # noqa: BLE001 - nobody is there to raise it to
+            self.failure = error
+            self._storage.postpone_checkpoint()
+            message = f"no checkpoint of {self._storage.root}, the log goes on growing: {error!r}"
+            warnings.warn(message, RuntimeWarning, stacklevel=1)
+
+    def _until_stopped(self, contents: Contents) -> Contents:
+        def pieces(of: Iterable[Piece]) -> Iterator[Piece]:
+            for piece in of:
+                if self._stopping.is_set():
+                    raise _StoppedError
+                yield piece
+
+        return {name: pieces(of) for name, of in contents.items()}

@@ -1,0 +1,404 @@
+"""Checkpoints beside writers and readers, and readers that follow a writer."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import upvec
+from faulty_files import FaultyFiles
+from upvec import storage
+from upvec.collection import open_directory
+from upvec.errors import ClosedError, CorruptionError
+from upvec.files import Files
+
+SCHEMA = upvec.Schema(
+    upvec.Field("id", "int64", primary=True),
+    upvec.Field("text", "string", nullable=True),
+    upvec.Field("seen", "int64", default=0),
+    upvec.Vector("emb", 4),
+    unique=[upvec.Unique("text")],
+    order_by="seen",
+)
+DEADLINE_S = 20
+
+
+def rows(first: int, count: int, seen: int = 0) -> dict[str, Any]:
+    ids = np.arange(first, first + count)
+    vectors = np.stack([np.sin(ids * 0.7), np.cos(ids * 1.3), ids % 7, ids % 11], axis=1)
+    return {
+        "id": ids,
+        "text": [f"{i}, seen {seen}" for i in ids.tolist()],
+        "seen": np.full(count, seen),
+        "emb": (vectors + seen).astype(np.float32),
+    }
+
+
+def wait_until(fulfilled: Callable[[], bool]) -> None:
+    until = time.monotonic() + DEADLINE_S
+    while not fulfilled():
+        assert time.monotonic() < until, "not in time"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a checkpoint be due after 20 KB of log."""
+    monkeypatch.setattr(storage, "LEAST_LOG_BYTES", 20_000)
+
+
+class SlowFiles(Files):
+    """Files whose writing into checkpoints waits until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.waiting = threading.Event()
+        self.go_on = threading.Event()
+        self._slow: set[int] = set()
+
+    def create(self, path: str) -> int:
+        fd = super().create(path)
+        if "checkpoint-" in path:
+            self._slow.add(fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        self._slow.discard(fd)
+        super().close(fd)
+
+    def write_some(self, fd: int, data: memoryview, offset: int) -> int:
+        if fd in self._slow:
+            self.waiting.set()
+            assert self.go_on.wait(DEADLINE_S)
+        return super().write_some(fd, data, offset)
+
+
+# Checkpoints
+
+
+def test_writers_and_readers_go_on_during_a_checkpoint(tmp_path: Path) -> None:
+    files = SlowFiles()
+    col = open_directory(str(tmp_path / "c"), SCHEMA, files)
+    col.upsert(rows(0, 3000))
+    col.delete([5, 6, 7])
+    held = col.seq
+    thread = threading.Thread(target=col.checkpoint)
+    thread.start()
+    assert files.waiting.wait(DEADLINE_S)
+    # All of it while the checkpoint has written nothing yet.
+    col.upsert(rows(100, 500, seen=1))
+    col.delete(list(range(1000, 1500)))
+    col.upsert(rows(5000, 40, seen=2))
+    col.alter(add=[upvec.Field("extra", "int64", default=3)])
+    assert col.search(rows(100, 1, seen=1)["emb"][0], k=1)["id"].tolist() == [100]
+    files.go_on.set()
+    thread.join()
+    assert col.stats()["checkpoint_seq"] == held
+    digest, count = col.digest(), len(col)
+    col.close()
+    with upvec.open(tmp_path / "c") as again:
+        assert (again.digest(), len(again)) == (digest, count)
+        assert again[5001]["extra"] == 3
+
+
+def test_a_checkpoint_alone_gives_the_state_that_it_is_of(tmp_path: Path) -> None:
+    """What is written meanwhile must not get into it: also where nothing is replayed after it."""
+    files = SlowFiles()
+    col = open_directory(str(tmp_path / "c"), SCHEMA, files)
+    col.upsert(rows(0, 3000))
+    col.delete(list(range(50, 80)))
+    digest = col.digest()
+    thread = threading.Thread(target=col.checkpoint)
+    thread.start()
+    assert files.waiting.wait(DEADLINE_S)
+    col.upsert(rows(0, 2000, seen=1))
+    col.upsert(rows(60, 10, seen=1))
+    col.delete(list(range(100, 200)))
+    files.go_on.set()
+    thread.join()
+    held = col.stats()["checkpoint_seq"]
+    col.close()
+    reader = storage.Storage.for_reading(str(tmp_path / "c"), Files())
+    engine, state = reader.recover(None, "commit", until=held)
+    alone = upvec.Collection(engine, state, None)
+    assert (state.seq, alone.digest()) == (held, digest)
+
+
+@pytest.mark.usefixtures("often")
+def test_a_growing_log_begins_checkpoints_by_itself(tmp_path: Path) -> None:
+    col = upvec.open(tmp_path / "c", SCHEMA, durability="os")
+    for turn in range(60):
+        col.upsert(rows(turn * 50, 50))
+    wait_until(lambda: col.stats()["checkpoint_seq"] > 0)
+    digest, stats = col.digest(), col.stats()
+    assert stats["checkpoint_failure"] is None
+    col.close()
+    with upvec.open(tmp_path / "c") as again:
+        assert again.digest() == digest
+    logged = sum(50 * 40 for _ in range(60))
+    written = sum(
+        size
+        for size, _ in upvec.checkpoint.read_manifest(str(tmp_path / "c"), Files())
+        .checkpoints[0]
+        .files.values()
+    )
+    assert written > logged / 2  # so it was no checkpoint of the first rows alone
+
+
+@pytest.mark.usefixtures("often")
+def test_no_checkpoint_begins_where_that_was_declined(tmp_path: Path) -> None:
+    with upvec.open(tmp_path / "c", SCHEMA, auto_checkpoint=False) as col:
+        for turn in range(10):
+            col.upsert(rows(turn * 500, 500))
+        assert not any(t.name == "upvec-checkpoint" for t in threading.enumerate())
+        assert col.stats()["checkpoint_seq"] == 0
+
+
+@pytest.mark.usefixtures("often")
+def test_a_checkpoint_that_fails_in_the_background_is_told_and_tried_again(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    col = open_directory(str(tmp_path / "c"), SCHEMA, files)
+    files.fail(1, "ENOSPC", only={"make_directory"})
+    with pytest.warns(RuntimeWarning, match="no checkpoint of .*No space left"):
+        col.upsert(rows(0, 1000))
+        wait_until(lambda: col.stats()["checkpoint_failure"] is not None)
+    assert "No space" in col.stats()["checkpoint_failure"]
+    assert not list((tmp_path / "c").glob("checkpoint-*"))
+    col.upsert(rows(1000, 2000))
+    wait_until(lambda: col.stats()["checkpoint_seq"] == 2)
+    assert col.stats()["checkpoint_failure"] is None
+    col.close()
+
+
+def test_closing_ends_a_checkpoint_that_is_under_way(tmp_path: Path) -> None:
+    files = SlowFiles()
+    col = open_directory(str(tmp_path / "c"), SCHEMA, files)
+    col.upsert(rows(0, 1000))
+    errors: list[BaseException] = []
+
+    def checkpoint() -> None:
+        try:
+            col.checkpoint()
+        except ClosedError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=checkpoint)
+    thread.start()
+    assert files.waiting.wait(DEADLINE_S)
+    closing = threading.Thread(target=col.close)
+    closing.start()
+    wait_until(lambda: col.closed)
+    files.go_on.set()
+    closing.join()
+    thread.join()
+    assert len(errors) == 1
+    with upvec.open(tmp_path / "c") as again:
+        assert len(again) == 1000
+    assert not list((tmp_path / "c").glob("*.tmp"))
+
+
+@pytest.mark.usefixtures("often")
+def test_a_forgotten_handle_that_writes_a_checkpoint_lets_go_of_its_lock(tmp_path: Path) -> None:
+    col = upvec.open(tmp_path / "c", SCHEMA, durability="os")
+    col.upsert(rows(0, 5000))
+    del col
+    gc.collect()
+    with upvec.open(tmp_path / "c") as again:
+        assert len(again) == 5000
+
+
+def test_many_writers_beside_checkpoints_lose_nothing(tmp_path: Path) -> None:
+    col = upvec.open(tmp_path / "c", SCHEMA, durability="os")
+    done = threading.Event()
+
+    def write(offset: int) -> None:
+        for turn in range(25):
+            col.upsert(rows(offset, 30, seen=turn))
+
+    def read() -> None:
+        while not done.is_set():
+            seen = {row["seen"] for row in col.get(list(range(30))).to_dicts() if row}
+            assert len(seen) <= 1
+
+    writers = [threading.Thread(target=write, args=(1000 * n,)) for n in range(4)]
+    reader = threading.Thread(target=read)
+    for thread in [*writers, reader]:
+        thread.start()
+    for _ in range(5):
+        col.checkpoint()
+    for thread in writers:
+        thread.join()
+    done.set()
+    reader.join()
+    digest = col.digest()
+    assert (len(col), col[3029]["seen"]) == (120, 24)
+    col.close()
+    with upvec.open(tmp_path / "c") as again:
+        assert again.digest() == digest
+
+
+# Readers that follow
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[upvec.Collection, upvec.Collection]]:
+    writer = upvec.open(tmp_path / "c", SCHEMA, durability="os")
+    writer.upsert(rows(0, 100))
+    reader = upvec.open(tmp_path / "c", read_only=True)
+    yield writer, reader
+    reader.close()
+    writer.close()
+
+
+def test_refresh_goes_on_to_what_was_committed_since(
+    pair: tuple[upvec.Collection, upvec.Collection],
+) -> None:
+    writer, reader = pair
+    with reader.snapshot() as before:
+        writer.upsert(rows(100, 50))
+        writer.delete([1, 2])
+        assert (len(reader), reader.seq) == (100, 1)
+        assert reader.refresh() == writer.seq == 3
+        assert (len(reader), len(before)) == (148, 100)
+        assert reader.digest() == writer.digest()
+    assert reader.search(rows(120, 1)["emb"][0], k=1)["id"].tolist() == [120]
+    assert reader.refresh() == 3
+
+
+def test_refresh_of_a_writer_says_where_it_is(
+    pair: tuple[upvec.Collection, upvec.Collection],
+) -> None:
+    writer, _ = pair
+    assert writer.refresh() == writer.seq
+
+
+def test_a_reader_follows_through_changes_of_the_schema(
+    pair: tuple[upvec.Collection, upvec.Collection],
+) -> None:
+    writer, reader = pair
+    writer.alter(add=[upvec.Field("note", "string", default="-")], rename={"text": "words"})
+    writer.upsert([{"id": 7, "note": "new", "seen": 9}])
+    reader.refresh()
+    assert reader.schema == writer.schema
+    assert (reader[7]["note"], reader[8]["note"]) == ("new", "-")
+    assert reader.digest() == writer.digest()
+
+
+def test_a_reader_that_is_too_far_behind_begins_with_the_checkpoint(
+    pair: tuple[upvec.Collection, upvec.Collection],
+) -> None:
+    writer, reader = pair
+    with reader.snapshot() as before:
+        for turn in range(1, 5):
+            writer.upsert(rows(turn * 100, 100))
+            writer.checkpoint()
+        writer.upsert(rows(900, 5))
+        assert reader.refresh() == writer.seq
+        assert reader.digest() == writer.digest()
+        assert before.get([3])["id"].tolist() == [3]
+        assert len(before) == 100
+    writer.upsert(rows(905, 5))
+    assert reader.refresh() == writer.seq
+
+
+def test_a_reader_follows_a_writer_that_took_over(tmp_path: Path) -> None:
+    """The first is killed; what it had not synced is written anew by the second."""
+    program = """
+import os, sys, upvec
+sys.path.insert(0, sys.argv[2])
+from test_background import SCHEMA, rows
+col = upvec.open(sys.argv[1], SCHEMA, durability="os")
+for turn in range(5):
+    col.upsert(rows(turn * 10, 10))
+os.kill(os.getpid(), 9)
+"""
+    path = tmp_path / "c"
+    subprocess.run(
+        [sys.executable, "-c", program, str(path), str(Path(__file__).parent)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        check=False,
+    )
+    reader = upvec.open(path, read_only=True)
+    assert len(reader) == 50
+    with upvec.open(path) as second:
+        second.upsert(rows(50, 10))
+        reader.refresh()
+        assert reader.digest() == second.digest()
+        second.checkpoint()
+        second.upsert(rows(60, 10))
+        reader.refresh()
+        assert reader.digest() == second.digest()
+    reader.close()
+
+
+def test_a_reader_follows_in_the_background_and_sees_whole_batches(tmp_path: Path) -> None:
+    writer = upvec.open(tmp_path / "c", SCHEMA, durability="os")
+    writer.upsert(rows(0, 200))
+    reader = upvec.open(tmp_path / "c", read_only=True, refresh_s=0.001)
+    seen = set()
+    for turn in range(1, 40):
+        writer.upsert(rows(0, 200, seen=turn))
+        if turn % 10 == 0:
+            writer.checkpoint()
+        with reader.snapshot() as snap:
+            values = {row["seen"] for row in snap.get(list(range(200))).to_dicts() if row}
+        assert len(values) == 1
+        seen |= values
+    wait_until(lambda: reader.seq == writer.seq)
+    assert len(seen) > 3
+    assert reader.digest() == writer.digest()
+    assert reader.stats()["refresh_failure"] is None
+    reader.close()
+    writer.close()
+    with pytest.raises(ClosedError):
+        reader.refresh()
+
+
+def test_a_reader_that_can_follow_no_further_says_so_and_shows_what_it_has(
+    tmp_path: Path,
+) -> None:
+    writer = upvec.open(tmp_path / "c", SCHEMA)
+    writer.upsert(rows(0, 10))
+    reader = upvec.open(tmp_path / "c", read_only=True, refresh_s=0.2)
+    writer.upsert(rows(10, 10))
+    writer.close()
+    segment = next((tmp_path / "c" / "log").iterdir())
+    data = bytearray(segment.read_bytes())
+    data[-200] ^= 1
+    segment.write_bytes(data)
+    with pytest.warns(RuntimeWarning, match="not followed any further"):
+        wait_until(lambda: reader.stats()["refresh_failure"] is not None)
+    assert len(reader) == 10
+    with pytest.raises(CorruptionError):
+        reader.refresh()
+    reader.close()
+
+
+def test_a_forgotten_reader_ends_its_thread(tmp_path: Path) -> None:
+    upvec.open(tmp_path / "c", SCHEMA).close()
+    reader = upvec.open(tmp_path / "c", read_only=True, refresh_s=0.001)
+    assert any(t.name == "upvec-follower" for t in threading.enumerate())
+    del reader
+    gc.collect()
+    wait_until(lambda: not any(t.name == "upvec-follower" for t in threading.enumerate()))
+
+
+def test_refresh_s_wants_a_reader_and_a_time(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="refresh_s=1"):
+        upvec.open(tmp_path / "c", SCHEMA, refresh_s=1)
+    upvec.open(tmp_path / "c", SCHEMA).close()
+    with pytest.raises(ValueError, match="refresh_s=0"):
+        upvec.open(tmp_path / "c", read_only=True, refresh_s=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        upvec.open(tmp_path / "c", read_only=True, refresh_s=0.1).close()

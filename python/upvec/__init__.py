@@ -17,6 +17,7 @@ from .errors import (
     DuplicateKeyError,
     ExpressionError,
     ForkedError,
+    HistoryError,
     InvalidRowError,
     KeyMissingError,
     LimitError,
@@ -30,6 +31,7 @@ from .errors import (
 )
 from .expression import Expression, col
 from .fields import Field, Unique, Vector
+from .history import Changes
 from .match import any_of
 from .merge import (
     MergeRule,
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL",
+    "Changes",
     "ClosedError",
     "Collection",
     "ConflictError",
@@ -76,6 +79,7 @@ __all__ = [
     "ExpressionError",
     "Field",
     "ForkedError",
+    "HistoryError",
     "Hits",
     "Index",
     "InvalidRowError",

@@ -70,7 +70,7 @@ class Engine:
         self.schema = schema
         # Never changed once a state has them, but replaced: older states go on with theirs.
         self.tables: dict[str, KeyTable] = key_tables(schema, seed=seed)
-        self.indexes: dict[str, Index] = {n: new_index(v) for n, v in schema.vectors.items()}
+        self.indexes = {name: self.new_index(vector) for name, vector in schema.vectors.items()}
         self._seed = seed
         self.free: deque[int] = deque()
         self.remembered: dict[Any, Any] = {}
@@ -80,6 +80,14 @@ class Engine:
     def start(self) -> State:
         """Return the state without rows."""
         return empty_state(self.schema, self.tables, self.indexes, self._snapshots())
+
+    def new_index(self, vector: Vector) -> Index:
+        """Return an empty index for a vector field."""
+        return new_index(vector)
+
+    def taken_index(self, vector: Vector, index: Index) -> Index:  # noqa: ARG002
+        """Return what stands for an index that was read from a checkpoint."""
+        return index
 
     def based_on(self, head: State) -> Base:
         """Return what the next commit is resolved against."""
@@ -228,7 +236,7 @@ class Engine:
         indexes, snapshots = {}, {}
         for name, vector in schema.vectors.items():
             source = before[name]
-            indexes[name] = new_index(vector) if source is None else head.indexes[source]
+            indexes[name] = self.new_index(vector) if source is None else head.indexes[source]
             snapshots[name] = (
                 indexes[name].snapshot(head=True) if source is None else head.snapshots[source]
             )

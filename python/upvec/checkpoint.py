@@ -298,7 +298,13 @@ def write_checkpoint(
 
 
 def find_checkpoint(
-    root: str, files: Files, manifest: Manifest, *, verify: bool = True, pin: bool = False
+    root: str,
+    files: Files,
+    manifest: Manifest,
+    *,
+    verify: bool = True,
+    pin: bool = False,
+    until: int | None = None,
 ) -> Found | None:
     """Return the newest checkpoint that is intact; None if the manifest names none.
 
@@ -308,6 +314,8 @@ def find_checkpoint(
     ----------
     verify : bool
         Compare the checksums; otherwise only names and sizes.
+    until : int
+        Only those of this commit or earlier ones.
     pin : bool
         Keep writers from removing it until ``Found.pin`` is closed. For readers without the lock.
 
@@ -320,6 +328,8 @@ def find_checkpoint(
     """
     damaged: list[CorruptionError] = []
     for checkpoint in manifest.checkpoints:
+        if until is not None and checkpoint.seq > until:
+            continue
         path = os.path.join(root, checkpoint.directory)
         descriptor = -1
         try:

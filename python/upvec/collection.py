@@ -43,6 +43,7 @@ from .expression import Expression, bind
 from .fields import Field, Unique, Vector
 from .files import Files
 from .follower import Follower
+from .history import Changes, changes_between, restoring_effects, restoring_result
 from .ingest import Batch, ingest
 from .match import AnyOf
 from .operations import checked_op_id, operation
@@ -672,6 +673,77 @@ class Collection(Reader):
         if self._checkpointer is not None:
             self._publish(self._checkpointer.run())
 
+    def changes(self, *, since: int) -> Iterator[Changes]:
+        """Return what was changed after a commit, commit by commit, up to what readers see now.
+
+        Parameters
+        ----------
+        since : int
+            A commit, such as the ``seq`` of a result; 0: the beginning.
+
+        Returns
+        -------
+        iterator of Changes
+            With the rows before and after. While it lives, a writer keeps on the disk what it
+            needs.
+
+        Raises
+        ------
+        HistoryError
+            What is kept begins later: with the checkpoint before the last one.
+        ValueError
+            There is no such commit yet, or the collection is in memory.
+        CorruptionError, ClosedError, ForkedError
+
+        Notes
+        -----
+        It begins with a checkpoint and replays the log, without building graphs: so it takes the
+        memory of the rows once more, and the time to read them.
+        """
+        until = self._reading().seq
+        _check_seq("since", since, until)
+        steps = self._stored().history(since, until)
+        return (changes_between(*step) for step in steps)
+
+    def restore(self, *, seq: int) -> UpsertResult:
+        """Make the rows what they were after a commit, by a new commit.
+
+        So nothing is lost by it, and followers see it as any other. Rows that have not changed
+        since keep their versions.
+
+        Parameters
+        ----------
+        seq : int
+            A commit under the present schema.
+
+        Returns
+        -------
+        UpsertResult
+            One outcome per row that changed: deleted, inserted or updated.
+
+        Raises
+        ------
+        HistoryError
+            What is kept begins later: with the checkpoint before the last one.
+        SchemaError
+            The schema was another one.
+        ValueError
+            There is no such commit yet, or the collection is in memory.
+        ReadOnlyError, CorruptionError, ClosedError, ForkedError, PoisonedError
+        """
+        self._check_writable()
+        _check_seq("seq", seq, self._published.seq)
+        wanted = self._stored().state_at(seq)
+        with self._writing:
+            self._check_writable()
+            head = self._head
+            effects = restoring_effects(head, wanted)
+            state = head
+            if len(effects.deleted) or len(effects.rids):
+                state = self._commit(head, effects)
+        self._acknowledge(state)
+        return restoring_result(head, state, effects)
+
     def _hold(self) -> tuple[State, Contents]:
         """Hold the newest state for a checkpoint."""
         with self._writing:
@@ -779,7 +851,7 @@ class Collection(Reader):
 
     def _stored(self) -> Storage:
         if self._storage is None:
-            raise ValueError("a collection in memory has no files")
+            raise ValueError("a collection in memory keeps no files, and so no history")
         return self._storage
 
     def _publish(self, state: State) -> None:
@@ -989,6 +1061,11 @@ def _refuse(**arguments: Any) -> None:
     for name, value in arguments.items():
         if value is not None:
             raise NotSupportedError(f"upsert({name}=...) is not supported yet", argument=name)
+
+
+def _check_seq(name: str, seq: int, newest: int) -> None:
+    if type(seq) is not int or not 0 <= seq <= newest:
+        raise ValueError(f"{name}={seq!r}; wanted a commit from 0 to {newest}")
 
 
 def _sides(returning: str | Iterable[str] | None) -> frozenset[str]:

@@ -13,6 +13,7 @@
     ├── ConflictError                   .result
     ├── NotSupportedError               .argument
     ├── CorruptionError                 .path .offset
+    ├── HistoryError                    .seq .oldest
     ├── LockedError                     .path
     ├── ReadOnlyError                   .path
     ├── PoisonedError                   .unknown .cause
@@ -40,6 +41,7 @@ __all__ = [
     "DuplicateKeyError",
     "ExpressionError",
     "ForkedError",
+    "HistoryError",
     "InvalidRowError",
     "KeyMissingError",
     "LimitError",
@@ -258,6 +260,25 @@ class CorruptionError(UpvecError):
         super().__init__(message)
         self.path = path
         self.offset = offset
+
+
+class HistoryError(UpvecError):
+    """What is asked for lies before what the files still tell of.
+
+    Attributes
+    ----------
+    seq : int or None
+        The commit that was asked for.
+    oldest : int or None
+        The oldest one that can be asked for.
+    """
+
+    def __init__(
+        self, message: str = "", *, seq: int | None = None, oldest: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.seq = seq
+        self.oldest = oldest
 
 
 class LockedError(UpvecError):

@@ -129,7 +129,10 @@ def state_of(engine: Engine, found: Found, files: Files) -> State:
         if column.size != live.size:
             message = f"{found.path}: {name} has {column.size} rows, wanted {live.size}"
             raise CorruptionError(message, path=found.path)
-    indexes = {name: checkpoint.index(schema, name) for name in schema.vectors}
+    indexes = {
+        name: engine.taken_index(vector, checkpoint.index(schema, name))
+        for name, vector in schema.vectors.items()
+    }
     free = checkpoint.array("free", _FREE, "int64").tolist()
     _load_memory(engine, checkpoint)
     seq = found.checkpoint.seq

@@ -163,6 +163,7 @@ class Log:
         self._segments: list[Segment] = []
         self._at = Segment("", 1, 0, 0).start()
         self._seen = self._at
+        self._kept_from: list[int] = []
         self._durable_offset = 0
         self.durable_seq = 0
         self.syncs = 0
@@ -354,11 +355,13 @@ class Log:
     def drop_before(self, seq: int) -> int:
         """Remove the segments that hold nothing after ``seq``; return how many.
 
-        Only after a checkpoint at ``seq`` is on the disk. The segment in use always stays.
+        Only after a checkpoint at ``seq`` is on the disk. The segment in use always stays, and so
+        does what `kept_from` asks for.
         """
         self.check_owner()
         with self._changed:
             self._check_open()
+            seq = min([seq, *self._kept_from])
             if self._read_only:
                 raise ReadOnlyError("the log was opened for reading", path=self._directory)
             # Oldest first. Should only some of it reach the disk, what is left lies before the
@@ -372,6 +375,17 @@ class Log:
             if dropped:
                 self._files.sync_directory(self._directory)
             return dropped
+
+    @contextmanager
+    def kept_from(self, seq: int) -> Iterator[None]:
+        """Let `drop_before` leave the commits after ``seq`` where they are, meanwhile."""
+        with self._changed:
+            self._kept_from.append(seq)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._kept_from.remove(seq)
 
     def close(self) -> None:
         """Sync, mark the end as clean, and release the file. Again: no effect.

@@ -12,6 +12,8 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .apply import Engine
 from .checkpoint import (
     create_collection,
@@ -21,8 +23,9 @@ from .checkpoint import (
     remove_leftovers,
     write_checkpoint,
 )
-from .codec import decode, encode
-from .errors import CorruptionError, SchemaError
+from .codec import Effects, decode, encode
+from .errors import CorruptionError, HistoryError, SchemaError
+from .history import History
 from .image import contents_of, state_of
 from .log import Log, LogTrimmedError
 from .schema import Schema
@@ -30,8 +33,7 @@ from .schema import Schema
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .checkpoint import Contents, Manifest
-    from .codec import Effects
+    from .checkpoint import Contents, Found, Manifest
     from .files import Files
     from .log import Durability
     from .state import State
@@ -43,6 +45,8 @@ __all__ = ["Storage", "check_storable", "open_for_reading"]
 # replaying never takes longer than writing the collection anew would. Below this a checkpoint is
 # not worth its syncs.
 LEAST_LOG_BYTES = 64 << 20
+_NO_RIDS = np.empty(0, dtype=np.int64)
+_NOTHING = Effects(_NO_RIDS, _NO_RIDS, _NO_RIDS)
 # How often a reader starts again when a writer has taken away what it was about to read.
 _ATTEMPTS = 20
 
@@ -136,15 +140,7 @@ class Storage:
             Reading only: a writer has just removed what was to be read. Start again.
         """
         found = find_checkpoint(self.root, self._files, self._manifest, pin=self.read_only)
-        extra = self._manifest.extra if found is None else found.checkpoint.extra
-        try:
-            # The hashes of a collection have a seed of its own.
-            seed = int.from_bytes(self._manifest.collection_id[:8], "little") >> 1
-            engine = Engine(_stored_schema(extra, self.root), seed=seed)
-            state = engine.start() if found is None else state_of(engine, found, self._files)
-        finally:
-            if found is not None and found.pin >= 0:
-                self._files.close(found.pin)
+        engine, state = self._loaded(Engine, found, self._manifest)
         self.warnings = () if found is None else found.damaged
         self._log_bytes = 0
         if self._log is not None:
@@ -251,6 +247,89 @@ class Storage:
                 if attempt == _ATTEMPTS - 1:
                     raise
         raise CorruptionError(f"{self.root} changes too fast to be read", path=self.root)
+
+    def history(self, since: int, until: int) -> Iterator[tuple[State, State, Effects]]:
+        """Return the commits after ``since`` up to ``until``: what was before each, and after.
+
+        While the iterator lives, what it needs stays on the disk, if this handle is the writer.
+
+        Raises
+        ------
+        HistoryError
+            What is kept begins after ``since``.
+        CorruptionError
+        """
+        steps = self._history(since, until)
+        next(steps)  # whatever is wrong with the beginning is raised here
+        return steps
+
+    def state_at(self, seq: int) -> State:
+        """Return the state after a commit; its vectors can be read, and not be searched.
+
+        Raises
+        ------
+        HistoryError, CorruptionError
+        """
+        for _, state, _ in self._history(seq, seq):
+            return state
+        raise CorruptionError(f"{self.root} does not hold commit {seq}", path=self.root)
+
+    def _history(self, since: int, until: int) -> Iterator[tuple[State, State, Effects]]:
+        """Yield the state of ``since`` first, and then every step from there."""
+        with self._open_log().kept_from(since):
+            engine, state = self._begin_history(since)
+            log = self._log_for_reading(state.seq)
+            begun = False
+            for seq, payload in log.replay(state.seq):
+                if seq > since and not begun:
+                    begun = True
+                    yield state, state, _NOTHING
+                if seq > until:
+                    return
+                effects = decode(payload)
+                before, state = state, engine.apply(state, effects, seq)
+                if seq > since:
+                    yield before, state, effects
+            if not begun and state.seq == since:
+                yield state, state, _NOTHING
+
+    def _begin_history(self, since: int) -> tuple[Engine, State]:
+        for _ in range(_ATTEMPTS):
+            manifest = read_manifest(self.root, self._files)
+            if manifest is None:
+                break
+            oldest = manifest.checkpoints[-1].seq if manifest.checkpoints else 0
+            if since < oldest:
+                message = f"commit {since} is not kept any more; the oldest is {oldest}"
+                raise HistoryError(message, seq=since, oldest=oldest)
+            with contextlib.suppress(FileNotFoundError):
+                found = find_checkpoint(self.root, self._files, manifest, pin=True, until=since)
+                return self._loaded(History, found, manifest)
+        raise CorruptionError(f"{self.root} changes too fast to be read", path=self.root)
+
+    def _loaded(
+        self, kind: type[Engine], found: Found | None, manifest: Manifest
+    ) -> tuple[Engine, State]:
+        """Return an engine with what a checkpoint holds, or nothing, and let go of the pin."""
+        extra = manifest.extra if found is None else found.checkpoint.extra
+        try:
+            # The hashes of a collection have a seed of its own.
+            seed = int.from_bytes(manifest.collection_id[:8], "little") >> 1
+            engine = kind(_stored_schema(extra, self.root), seed=seed)
+            state = engine.start() if found is None else state_of(engine, found, self._files)
+        finally:
+            if found is not None and found.pin >= 0:
+                self._files.close(found.pin)
+        return engine, state
+
+    def _log_for_reading(self, after_seq: int) -> Log:
+        return Log.open(
+            os.path.join(self.root, "log"),
+            self._files,
+            self._manifest.collection_id,
+            after_seq=after_seq,
+            read_only=True,
+        )
 
     def stats(self) -> dict[str, int]:
         """Return the size of the log, and the commits it knows."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .backup import Backup
 from .collection import Collection, open  # noqa: A004  (upvec.open, as the file system's)
 from .errors import (
     ClosedError,
@@ -60,6 +61,7 @@ from .schema import Schema
 from .snapshot import Snapshot
 from .sync import ALL
 from .transaction import Savepoint, Transaction
+from .verify import Problem, VerifyReport, verify
 
 if TYPE_CHECKING:
     from .index import Index
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL",
+    "Backup",
     "Changes",
     "ClosedError",
     "Collection",
@@ -92,6 +95,7 @@ __all__ = [
     "Plan",
     "PoisonedError",
     "Policy",
+    "Problem",
     "ReadOnlyError",
     "Rows",
     "Savepoint",
@@ -103,6 +107,7 @@ __all__ = [
     "UpsertResult",
     "UpvecError",
     "Vector",
+    "VerifyReport",
     "ViolationError",
     "all_",
     "any_",
@@ -124,6 +129,7 @@ __all__ = [
     "replace",
     "sum_",
     "union",
+    "verify",
 ]
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "blocks_of_array",
     "blocks_of_column",
     "column_of",
+    "damaged_blocks",
     "read_blocks",
 ]
 
@@ -117,16 +118,43 @@ def read_blocks(data: Buffer, number: int, kind: str) -> Iterator[Block]:
         at, rows = end, rows + len(block.values)
 
 
+def damaged_blocks(data: Buffer) -> Iterator[tuple[int, int, int | None]]:
+    """Yield (offset, first row, end) of the blocks that are not what was written.
+
+    Where not even the length of a block can be believed, all that follows is lost: end is None.
+    """
+    view = memoryview(data).cast("B")
+    at = rows = 0
+    while at < len(view):
+        size, count, first, _, _ = (
+            _HEADER.unpack_from(view, at) if len(view) - at >= _HEADER.size else (0,) * 5
+        )
+        end = at + _HEADER.size + size + -size % _UNIT
+        if first != rows or not 0 < count <= BLOCK_ROWS or end > len(view):
+            yield at, rows, None
+            return
+        if not _is_sound(view, at, size):
+            yield at, rows, rows + count
+        at, rows = end, rows + count
+
+
+def _is_sound(view: memoryview, at: int, size: int) -> bool:
+    start = at + _HEADER.size
+    _, _, _, checksum, zero = _HEADER.unpack_from(view, at)
+    end = start + size + -size % _UNIT
+    found = zlib.crc32(view[start : start + size], zlib.crc32(view[at : at + 16]))
+    return found == checksum and not zero and not any(view[start + size : end])
+
+
 def _read_block(view: memoryview, at: int, number: int, kind: str) -> tuple[Block, int]:
     if len(view) - at < _HEADER.size:
         raise _corrupt(at, "not a whole block")
-    size, rows, first, checksum, zero = _HEADER.unpack_from(view, at)
+    size, rows, first, _, _ = _HEADER.unpack_from(view, at)
     start = at + _HEADER.size
     end = start + size + -size % _UNIT
     if end > len(view):
         raise _corrupt(at, f"a block of {size} bytes, of which the file has {len(view) - start}")
-    found = zlib.crc32(view[start : start + size], zlib.crc32(view[at : at + 16]))
-    if found != checksum or zero or any(view[start + size : end]):
+    if not _is_sound(view, at, size):
         raise _corrupt(
             at, f"the block of rows {first} to {first + rows} does not match its checksum"
         )

@@ -7,6 +7,7 @@
     log/                    see `upvec.log`
     checkpoint-<seq>/       the state after commit <seq> (20 digits; "-2" and so on follow if
                             there is another one of the same commit)
+    BACKUP.tmp              there is a backup under way, or one that was interrupted
     *.tmp                   unfinished; removed by the next writer
 
 ``MANIFEST`` is UTF-8 text: a JSON object, a line feed, and a last line ``crc32 xxxxxxxx`` (hex)
@@ -55,6 +56,10 @@ if TYPE_CHECKING:
     from .files import Files
 
 __all__ = [
+    "BACKUP",
+    "LOCK",
+    "LOG",
+    "MANIFEST",
     "Checkpoint",
     "Contents",
     "Found",
@@ -65,13 +70,16 @@ __all__ = [
     "lock_collection",
     "read_manifest",
     "remove_leftovers",
+    "verify_file",
     "write_checkpoint",
     "write_manifest",
 ]
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 64 << 20
-_LOCK, _MANIFEST, _LOG = "LOCK", "MANIFEST", "log"
+LOCK, MANIFEST, LOG = "LOCK", "MANIFEST", "log"
+# In a backup that is not complete.
+BACKUP = "BACKUP.tmp"
 _CHECKPOINT = re.compile(r"checkpoint-[0-9]{20}(-[0-9]{1,9})?")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
@@ -153,10 +161,10 @@ def lock_collection(root: str, files: Files, *, create: bool = False) -> int:
     if create and not files.exists(root):
         with suppress(FileExistsError):  # somebody else is about to create it: see who locks it
             files.make_directory(root)
-    if not files.exists(os.path.join(root, _MANIFEST)):
+    if not files.exists(os.path.join(root, MANIFEST)):
         _refuse_foreign(root, files)
     try:
-        return files.lock(os.path.join(root, _LOCK))
+        return files.lock(os.path.join(root, LOCK))
     except LockedError:
         raise LockedError(f"another handle is the writer of {root}", path=root) from None
 
@@ -172,7 +180,7 @@ def read_manifest(root: str, files: Files) -> Manifest | None:
     FileNotFoundError
         If there is no directory.
     """
-    path = os.path.join(root, _MANIFEST)
+    path = os.path.join(root, MANIFEST)
     try:
         raw = files.read_all(path, limit_bytes=MAX_MANIFEST_BYTES)
     except FileNotFoundError:
@@ -193,12 +201,12 @@ def create_collection(
     CorruptionError
         If the directory has data, or foreign files, or is a collection already.
     """
-    if files.exists(os.path.join(root, _MANIFEST)):
+    if files.exists(os.path.join(root, MANIFEST)):
         raise _corrupt(root, "is a collection already")
     _refuse_foreign(root, files)
     # Also if the directory was there: whoever made it may have died before this, or be the user.
     files.sync_directory(os.path.dirname(root) or ".")
-    Log.create(os.path.join(root, _LOG), files, collection_id).close()
+    Log.create(os.path.join(root, LOG), files, collection_id).close()
     manifest = Manifest(collection_id, extra)
     write_manifest(root, files, manifest)
     return manifest
@@ -225,7 +233,7 @@ def write_manifest(root: str, files: Files, manifest: Manifest) -> None:
     }
     text = json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     last_line = f"crc32 {zlib.crc32(text):08x}\n".encode()
-    files.replace_contents(os.path.join(root, _MANIFEST), [text, last_line])
+    files.replace_contents(os.path.join(root, MANIFEST), [text, last_line])
 
 
 # Checkpoints
@@ -359,7 +367,7 @@ def remove_leftovers(root: str, files: Files, manifest: Manifest) -> None:
         path = os.path.join(root, name)
         base = name.removesuffix(".tmp")
         with suppress(OSError, LockedError):
-            if name == _MANIFEST + ".tmp":
+            if name == MANIFEST + ".tmp":
                 files.unlink(path)
             elif _CHECKPOINT.fullmatch(base) and name not in kept and files.is_directory(path):
                 pin = files.lock(path)
@@ -376,7 +384,7 @@ def _remove_attempt(root: str, files: Files, directory: str) -> None:
     for name in (directory + ".tmp", directory):
         if files.is_directory(path := os.path.join(root, name)):
             files.remove_tree(path)
-    if files.exists(path := os.path.join(root, _MANIFEST + ".tmp")):
+    if files.exists(path := os.path.join(root, MANIFEST + ".tmp")):
         files.unlink(path)
 
 
@@ -433,18 +441,27 @@ def _pin(path: str, files: Files) -> int:
 
 def _verify(path: str, files: Files, checkpoint: Checkpoint, *, checksums: bool) -> None:
     for name, (size, checksum) in checkpoint.files.items():
-        target = os.path.join(path, name)
-        try:
-            fd = files.open(target)
-        except FileNotFoundError:
-            raise _corrupt(target, "is missing from the checkpoint") from None
-        try:
-            if (found := files.size(fd)) != size:
-                raise _corrupt(target, f"has {found} bytes; the manifest says {size}")
-            if checksums and _measure(files, fd) != (size, checksum):
-                raise _corrupt(target, "does not match the checksum in the manifest")
-        finally:
-            files.close(fd)
+        verify_file(os.path.join(path, name), files, size, checksum, checksums=checksums)
+
+
+def verify_file(path: str, files: Files, size: int, checksum: int, *, checksums: bool) -> None:
+    """Compare a file of a checkpoint with what the manifest says of it.
+
+    Raises
+    ------
+    CorruptionError
+    """
+    try:
+        fd = files.open(path)
+    except FileNotFoundError:
+        raise _corrupt(path, "is missing from the checkpoint") from None
+    try:
+        if (found := files.size(fd)) != size:
+            raise _corrupt(path, f"has {found} bytes; the manifest says {size}")
+        if checksums and _measure(files, fd) != (size, checksum):
+            raise _corrupt(path, "does not match the checksum in the manifest")
+    finally:
+        files.close(fd)
 
 
 # Reading what may be damaged or foreign
@@ -452,14 +469,17 @@ def _verify(path: str, files: Files, checkpoint: Checkpoint, *, checksums: bool)
 
 def _refuse_foreign(root: str, files: Files) -> None:
     """Check that a directory without MANIFEST holds nothing but an interrupted creation."""
-    for name in files.list(root):
+    names = files.list(root)
+    if BACKUP in names:
+        raise _corrupt(root, "is a backup that was not completed: make it again, to the same place")
+    for name in names:
         path = os.path.join(root, name)
-        if name in {_LOCK, _MANIFEST + ".tmp"}:
+        if name in {LOCK, MANIFEST + ".tmp"}:
             continue
-        if name == _LOG and files.is_directory(path) and not _has_commits(path, files):
+        if name == LOG and files.is_directory(path) and not _has_commits(path, files):
             continue
-        if name == _LOG or _CHECKPOINT.fullmatch(name.removesuffix(".tmp")):
-            raise _corrupt(os.path.join(root, _MANIFEST), f"is missing, although there is {name}")
+        if name == LOG or _CHECKPOINT.fullmatch(name.removesuffix(".tmp")):
+            raise _corrupt(os.path.join(root, MANIFEST), f"is missing, although there is {name}")
         raise _corrupt(root, f"is not a collection: it holds {name!r} and no MANIFEST")
 
 

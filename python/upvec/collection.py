@@ -59,10 +59,12 @@ from .storage import Storage, check_storable, open_for_reading
 from .sync import ALL, Sync, checked_share
 from .transaction import Transaction
 from .ttl import is_expired, now_us
+from .verify import Problem, VerifyReport, wrong_with
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from .backup import Backup
     from .base import Base
     from .checkpoint import Contents
     from .codec import Effects
@@ -743,6 +745,60 @@ class Collection(Reader):
                 state = self._commit(head, effects)
         self._acknowledge(state)
         return restoring_result(head, state, effects)
+
+    def backup(self, dest: str | os.PathLike[str]) -> Backup:
+        """Copy the collection, as readers see it now, to another directory; writers go on.
+
+        The copy is a collection like any other, complete when this returns. If it is interrupted,
+        call it again with the same directory: what was copied is kept. Also a complete backup
+        is brought up to date by copying what is new, unless somebody has written to it.
+
+        Parameters
+        ----------
+        dest : str or path
+            A directory, made if it is absent (its parent must exist): empty, or an earlier backup
+            of this collection.
+
+        Returns
+        -------
+        Backup
+
+        Raises
+        ------
+        CorruptionError
+            The directory is something else, or what is to be copied is damaged.
+        LockedError
+            The directory is in use.
+        ValueError
+            It lies inside the collection, or the collection is in memory.
+        OSError, ClosedError, ForkedError
+        """
+        seq = self._reading().seq
+        storage, target = self._stored(), os.path.abspath(os.fsdecode(dest))
+        here = os.path.realpath(storage.root)
+        if os.path.commonpath([os.path.realpath(target), here]) == here:
+            raise ValueError(f"backup({target!r}): wanted a directory outside of {storage.root!r}")
+        return storage.back_up(target, seq)
+
+    def verify(self) -> VerifyReport:
+        """Compare every byte of the files with its checksum, and the graphs with their invariants.
+
+        Returns
+        -------
+        VerifyReport
+            See :func:`upvec.verify`, which looks at a directory that cannot be opened, too.
+
+        Raises
+        ------
+        ClosedError, ForkedError
+        """
+        seq = self._reading().seq
+        report = VerifyReport() if self._storage is None else self._storage.verify(seq)
+        with self._writing:
+            for name, index in self._head.indexes.items():
+                for what in wrong_with(index):
+                    report.problems.append(Problem(self.path, None, what, f"searches of {name}"))
+        return report
 
     def _hold(self) -> tuple[State, Contents]:
         """Hold the newest state for a checkpoint."""

@@ -131,7 +131,7 @@ class Log:
         *,
         read_only: bool,
         durability: Durability,
-        segment_bytes: int,
+        segment_bytes: int | None,
         interval_s: float,
     ) -> None:
         if durability not in {"commit", "interval", "os"}:
@@ -143,7 +143,7 @@ class Log:
         self._id = collection_id
         self._read_only = read_only
         self._durability = durability
-        self._segment_bytes = segment_bytes
+        self._segment_bytes = SEGMENT_BYTES if segment_bytes is None else segment_bytes
         self._interval_s = interval_s
         self._pid = os.getpid()
         lock = threading.Lock()
@@ -179,7 +179,7 @@ class Log:
         *,
         first_seq: int = 1,
         durability: Durability = "commit",
-        segment_bytes: int = SEGMENT_BYTES,
+        segment_bytes: int | None = None,
         interval_s: float = 0.1,
     ) -> Log:
         """Make the directory of a log with an empty first segment, all of it synced.
@@ -218,7 +218,7 @@ class Log:
         durable_seq: int = 0,
         read_only: bool = False,
         durability: Durability = "commit",
-        segment_bytes: int = SEGMENT_BYTES,
+        segment_bytes: int | None = None,
         interval_s: float = 0.1,
     ) -> Log:
         """Check the log after ``after_seq``, repair a torn tail, and make it ready.
@@ -470,6 +470,44 @@ class Log:
         if at.seq < end:
             raise corrupt(at.segment.path, at.offset, f"commit {at.seq + 1} is missing")
         self._seen = at
+
+    def spans(self, after_seq: int, until: int) -> list[tuple[str, int]]:
+        """Return the segments that hold the commits after one up to another, and where that ends.
+
+        Raises
+        ------
+        LogTrimmedError
+            Read-only: a writer has removed what follows ``after_seq``.
+        """
+        spans = []
+        with self._changed:
+            needed = [
+                segment
+                for segment in self._needed(self._segments, after_seq)
+                if segment.first_seq <= max(until, after_seq + 1)
+            ]
+        for segment in needed:
+            fd = self._files.open(segment.path)
+            try:
+                end = self._files.size(fd)
+                if segment is needed[-1]:
+                    end = self._end_of(fd, segment, until, end)
+            finally:
+                self._files.close(fd)
+            spans.append((segment.path, end))
+        return spans
+
+    def _end_of(self, fd: int, segment: Segment, seq: int, size: int) -> int:
+        """Return the offset behind the record of a commit."""
+        end = SEGMENT_HEADER_BYTES
+        for offset, header in headers(self._files, fd, segment.start(), size):
+            if header.seq > seq:
+                break
+            if not header.flags & MARKER:
+                end = offset + HEADER_BYTES + header.size
+            if header.seq == seq:
+                break
+        return end
 
     def _walk(self, at: Position, end: int) -> Iterator[tuple[Header, bytes]]:
         """Move the position through its segment, up to commit ``end``."""

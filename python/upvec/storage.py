@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .apply import Engine
+from .backup import Backup, back_up
 from .checkpoint import (
     create_collection,
     find_checkpoint,
@@ -29,6 +30,7 @@ from .history import History
 from .image import contents_of, state_of
 from .log import Log, LogTrimmedError
 from .schema import Schema
+from .verify import VerifyReport, verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -247,6 +249,16 @@ class Storage:
                 if attempt == _ATTEMPTS - 1:
                     raise
         raise CorruptionError(f"{self.root} changes too fast to be read", path=self.root)
+
+    def back_up(self, dest: str, seq: int) -> Backup:
+        """Copy the collection as of a commit; see `backup`."""
+        with self._open_log().kept_from(0):
+            return back_up(self.root, self._files, dest, seq)
+
+    def verify(self, until: int) -> VerifyReport:
+        """Look for damage in the files; what follows a commit may be being written."""
+        with self._open_log().kept_from(0):
+            return verify(self.root, files=self._files, until=until)
 
     def history(self, since: int, until: int) -> Iterator[tuple[State, State, Effects]]:
         """Return the commits after ``since`` up to ``until``: what was before each, and after.

@@ -57,6 +57,7 @@ from .merge import (
 from .plan import Plan
 from .policy import Policy
 from .result import Hits, Outcome, Rows, UpsertResult
+from .salvage import SalvageReport, salvage
 from .schema import Schema
 from .snapshot import Snapshot
 from .sync import ALL
@@ -98,6 +99,7 @@ __all__ = [
     "Problem",
     "ReadOnlyError",
     "Rows",
+    "SalvageReport",
     "Savepoint",
     "Schema",
     "SchemaError",
@@ -127,6 +129,7 @@ __all__ = [
     "open",
     "remove_",
     "replace",
+    "salvage",
     "sum_",
     "union",
     "verify",

@@ -42,6 +42,7 @@ __all__ = [
     "column_of",
     "damaged_blocks",
     "read_blocks",
+    "sound_blocks",
 ]
 
 AnyArray = npt.NDArray[Any]
@@ -136,6 +137,20 @@ def damaged_blocks(data: Buffer) -> Iterator[tuple[int, int, int | None]]:
         if not _is_sound(view, at, size):
             yield at, rows, rows + count
         at, rows = end, rows + count
+
+
+def sound_blocks(data: Buffer, number: int, kind: str) -> Iterator[Block]:
+    """Yield the blocks that can be read of a file that is damaged."""
+    view = memoryview(data).cast("B")
+    damaged = {offset: end for offset, _, end in damaged_blocks(data)}
+    at = 0
+    while at < len(view) and damaged.get(at, 0) is not None:
+        if at in damaged:
+            size = _HEADER.unpack_from(view, at)[0]
+            at += _HEADER.size + size + -size % _UNIT
+        else:
+            block, at = _read_block(view, at, number, kind)
+            yield block
 
 
 def _is_sound(view: memoryview, at: int, size: int) -> bool:

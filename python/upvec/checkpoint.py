@@ -68,6 +68,7 @@ __all__ = [
     "create_collection",
     "find_checkpoint",
     "lock_collection",
+    "parse_anyway",
     "read_manifest",
     "remove_leftovers",
     "verify_file",
@@ -503,17 +504,38 @@ def _parse_manifest(raw: bytes, path: str) -> Manifest:
     if raw[end:] != last_line:
         raise _corrupt(path, "does not match its checksum")
     try:
-        body = json.loads(raw[:end])
-        version = body["format"]
-        if version != FORMAT:
-            raise _corrupt(path, f"format version {version}; this build reads {FORMAT}")
-        manifest = Manifest(
-            bytes.fromhex(body["collection"]),
-            dict(body["extra"]),
-            tuple(_parse_checkpoint(entry) for entry in body["checkpoints"]),
-        )
+        return _manifest_of(json.loads(raw[:end]), path)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _corrupt(path, f"is not a manifest: {error!r}") from None
+
+
+def parse_anyway(root: str, files: Files) -> Manifest | None:
+    """Return what MANIFEST says, although it may be damaged; None if it says nothing."""
+    path = os.path.join(root, MANIFEST)
+    try:
+        text = files.read_all(path, limit_bytes=MAX_MANIFEST_BYTES).decode()
+        return _manifest_of(json.JSONDecoder().raw_decode(text)[0], path)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        CorruptionError,
+    ):
+        return None
+
+
+def _manifest_of(body: Any, path: str) -> Manifest:
+    version = body["format"]
+    if version != FORMAT:
+        raise _corrupt(path, f"format version {version}; this build reads {FORMAT}")
+    manifest = Manifest(
+        bytes.fromhex(body["collection"]),
+        dict(body["extra"]),
+        tuple(_parse_checkpoint(entry) for entry in body["checkpoints"]),
+    )
     if len(manifest.collection_id) != 16:
         raise _corrupt(path, f"the id has {len(manifest.collection_id)} bytes; want 16")
     return manifest

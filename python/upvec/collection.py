@@ -800,6 +800,13 @@ class Collection(Reader):
                     report.problems.append(Problem(self.path, None, what, f"searches of {name}"))
         return report
 
+    def _write(self, effects: Effects) -> None:
+        """Make one commit of effects that fit the newest state."""
+        with self._writing:
+            self._check_writable()
+            state = self._commit(self._head, effects)
+        self._acknowledge(state)
+
     def _hold(self) -> tuple[State, Contents]:
         """Hold the newest state for a checkpoint."""
         with self._writing:

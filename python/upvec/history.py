@@ -9,7 +9,7 @@ log after it; without any checkpoint, everything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     from .schema import Schema
     from .state import State
 
-__all__ = ["Changes", "History", "changes_between", "restoring_effects", "restoring_result"]
+__all__ = [
+    "Changes",
+    "History",
+    "changes_between",
+    "effects_of_rows",
+    "restoring_effects",
+    "restoring_result",
+]
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -221,20 +228,22 @@ def restoring_effects(head: State, wanted: State) -> Effects:
     same = _by_rid(head.versions, size) == _by_rid(wanted.versions, size)
     deleted: RowIds = np.flatnonzero(lives & ~lived)
     rids: RowIds = np.flatnonzero(lived & ~(lives & same))
-    schema, selection = wanted.schema, Selection(rids)
-    columns = {}
-    for name, field in schema.fields.items():
-        values, null = wanted.columns[name].take(selection)
+    return replace(effects_of_rows(wanted, rids, rids, head.seq + 1), deleted=deleted)
+
+
+def effects_of_rows(state: State, rids: RowIds, written: RowIds, version: int) -> Effects:
+    """Return what writes all fields of some rows of a state, to rows of these ids."""
+    schema, selection = state.schema, Selection(rids)
+    columns, vectors = {}, {}
+    for name, field in schema.fields.items() if len(rids) else ():
+        values, null = state.columns[name].take(selection)
         null = np.zeros(len(rids), dtype=np.bool_) if null is None else null
         columns[schema.numbers[name]] = ColumnEffect(None, field.type, values, null)
-    vectors = {}
-    for name in schema.vectors:
-        kept, found = wanted.indexes[name].get(rids, snapshot=wanted.snapshots[name])
+    for name in schema.vectors if len(rids) else ():
+        kept, found = state.indexes[name].get(rids, snapshot=state.snapshots[name])
         vectors[schema.numbers[name]] = VectorEffect(None, kept, ~found)
-    if not len(rids):
-        columns, vectors = {}, {}
-    versions = np.full(len(rids), head.seq + 1, dtype=np.int64)
-    return Effects(deleted, rids, versions, columns, vectors)
+    none = np.empty(0, dtype=np.int64)
+    return Effects(none, written, np.full(len(rids), version, dtype=np.int64), columns, vectors)
 
 
 def restoring_result(head: State, state: State, effects: Effects) -> UpsertResult:

@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     from .schema import Schema
     from .state import State
 
-__all__ = ["contents_of", "state_of"]
+__all__ = ["LIVE", "VERSIONS", "contents_of", "state_of"]
 
 _Made = TypeVar("_Made")
 
 # Field numbers of what is no field of the schema.
-_LIVE, _VERSIONS, _FREE = 0xFFFF, 0xFFFE, 0xFFFD
+LIVE, VERSIONS, _FREE = 0xFFFF, 0xFFFE, 0xFFFD
 _KEYS, _ORDER, _WRITERS, _NUMBERS, _RESULTS = 0xFFFC, 0xFFFB, 0xFFFA, 0xFFF9, 0xFFF8
 
 
@@ -60,8 +60,8 @@ def contents_of(engine: Engine, state: State) -> Contents:
     schema, live = state.schema, state.live
     free = np.array(engine.free, dtype=np.int64)
     contents: dict[str, Iterable[Piece]] = {
-        "live": _pieces(blocks_of_column(_LIVE, "bool", live, live)),
-        "versions": _pieces(blocks_of_column(_VERSIONS, "int64", state.versions, live)),
+        "live": _pieces(blocks_of_column(LIVE, "bool", live, live)),
+        "versions": _pieces(blocks_of_column(VERSIONS, "int64", state.versions, live)),
         "free": _pieces(blocks_of_array(_FREE, "int64", free)),
     }
     for name, field in schema.fields.items():
@@ -119,8 +119,8 @@ def state_of(engine: Engine, found: Found, files: Files) -> State:
     """
     checkpoint = _Files(found, files)
     schema = engine.schema
-    live = checkpoint.column("live", _LIVE, "bool")
-    versions = checkpoint.column("versions", _VERSIONS, "int64")
+    live = checkpoint.column("live", LIVE, "bool")
+    versions = checkpoint.column("versions", VERSIONS, "int64")
     columns = {
         name: checkpoint.column(f"field-{schema.numbers[name]}", schema.numbers[name], field.type)
         for name, field in schema.fields.items()

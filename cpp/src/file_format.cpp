@@ -8,6 +8,7 @@
 #include "checksum.hpp"
 #include "files.hpp"
 #include "image.hpp"
+#include "team.hpp"
 
 namespace upvec {
 namespace {
@@ -119,18 +120,24 @@ Header read_header(Reader& reader, std::size_t file_bytes) {
 class Loader {
  public:
   Loader(std::span<const std::byte> bytes, const std::string& name)
-      : reader_(bytes, name), header_(read_header(reader_, bytes.size())) {
+      : reader_(bytes, name),
+        header_(read_header(reader_, bytes.size())),
+        team_(Team::useful_threads(0, header_.end / kSlotsAtOnce)) {
+    std::array<std::uint32_t, format::kSections + 1> checksums{};
     for (std::uint32_t number = 1; number <= section_count(); ++number) {
       const auto size = reader_.take<std::uint64_t>();
-      const auto crc = reader_.take<std::uint32_t>();
+      checksums[number] = reader_.take<std::uint32_t>();
       reader_.require(reader_.take<std::uint32_t>() == number, "sections out of order");
       reader_.require(size <= reader_.left(), "a section is longer than the file");
       sections_[number] = reader_.take(static_cast<std::size_t>(size));
-      if (crc32c(sections_[number].data(), sections_[number].size()) != crc) {
-        reader_.fail("section " + std::to_string(number) + " does not match its checksum");
-      }
     }
     reader_.require(reader_.left() == 0, "bytes after the last section");
+    team_.run(section_count(), 1, [&](std::size_t i, unsigned) {
+      const auto number = static_cast<std::uint32_t>(i + 1);
+      if (crc32c(sections_[number].data(), sections_[number].size()) != checksums[number]) {
+        reader_.fail("section " + std::to_string(number) + " does not match its checksum");
+      }
+    });
   }
 
   std::shared_ptr<Store> load() {
@@ -146,17 +153,19 @@ class Loader {
     load_slots();
     load_keys();
     load_vectors();
-    load_lists(4);
-    load_lists(5);
+    load_links();
+    load_upper();
     load_free();
     if (header_.version > 1) load_slack();
     check_anchors();
-    make_in_lists();
+    store_->has_in_lists = false;
     finish();
     return store_;
   }
 
  private:
+  static constexpr std::size_t kSlotsAtOnce = 1024;  // that one thread takes
+
   // Version 1 knew no slack: there, every move is a real one until links are chosen anew.
   [[nodiscard]] std::uint32_t section_count() const {
     return header_.version == 1 ? 6 : format::kSections;
@@ -202,56 +211,135 @@ class Loader {
   }
 
   void load_keys() {
-    Reader in = section(2);
     store_->keys.reserve(header_.end - 1);
     keys_.resize(header_.end);
+    if (header_.options.key_type == KeyType::kInt64) {
+      load_ints();
+    } else {
+      load_strings();
+    }
+  }
+
+  void load_ints() {
+    const Reader in = section(2);
+    in.require(in.left() == (header_.end - 1) * sizeof(std::int64_t), "bytes after the last key");
+    std::vector<std::int64_t> ints(header_.end - 1);
+    std::memcpy(ints.data(), sections_[2].data(), sections_[2].size());
+    const KeySpan keys = KeySpan::ints(ints);
+    constexpr std::size_t kAhead = 8;
     for (Slot slot = 1; slot < header_.end; ++slot) {
-      const std::size_t before = store_->keys.size();
-      StoredKey key;
-      if (header_.options.key_type == KeyType::kInt64) {
-        const auto value = in.take<std::int64_t>();
-        key = store_->keys.assign(KeySpan::ints({&value, 1}), 0, slot);
-      } else {
-        const auto size = in.take<std::uint32_t>();
-        const auto text = in.take(size);
-        const std::uint64_t offsets[2] = {0, size};
-        key = store_->keys.assign(
-            KeySpan::strings(offsets, reinterpret_cast<const char*>(text.data())), 0, slot);
-      }
-      in.require(store_->keys.size() == before + 1, "one key for two slots");
-      if (live(slot)) {
-        keys_[slot] = static_cast<std::uint64_t>(key);
-      } else {
-        store_->graph.free_keys.emplace(slot, static_cast<std::uint64_t>(key));
-      }
+      if (slot + kAhead < header_.end) store_->keys.prefetch(keys, slot - 1 + kAhead);
+      take_key(in, keys, slot - 1, slot);
+    }
+  }
+
+  void load_strings() {
+    Reader in = section(2);
+    for (Slot slot = 1; slot < header_.end; ++slot) {
+      const auto size = in.take<std::uint32_t>();
+      const auto text = in.take(size);
+      const std::uint64_t offsets[2] = {0, size};
+      take_key(in, KeySpan::strings(offsets, reinterpret_cast<const char*>(text.data())), 0, slot);
     }
     in.require(in.left() == 0, "bytes after the last key");
   }
 
+  void take_key(const Reader& in, const KeySpan& keys, std::size_t at, Slot slot) {
+    const std::size_t before = store_->keys.size();
+    const auto key = static_cast<std::uint64_t>(store_->keys.assign(keys, at, slot));
+    in.require(store_->keys.size() == before + 1, "one key for two slots");
+    if (live(slot)) {
+      keys_[slot] = key;
+    } else {
+      store_->graph.free_keys.emplace(slot, key);
+    }
+  }
+
+  // Calls visit(slot, worker) for every slot, by several threads.
+  template <typename Visit>
+  void for_each_slot(const Visit& visit) {
+    const std::size_t blocks = (header_.end + kSlotsAtOnce - 1) / kSlotsAtOnce;
+    team_.run(blocks, 1, [&](std::size_t block, unsigned worker) {
+      const auto last =
+          static_cast<Slot>(std::min<std::size_t>(header_.end, (block + 1) * kSlotsAtOnce));
+      for (auto slot = static_cast<Slot>(block * kSlotsAtOnce); slot < last; ++slot) {
+        if (slot != kNoSlot) visit(slot, worker);
+      }
+    });
+  }
+
   void load_vectors() {
-    Reader in = section(3);
+    const Space& space = store_->graph.space;
+    std::vector<Row> rows(header_.end);
+    for (Slot slot = 1; slot < header_.end; ++slot) {
+      if (live(slot)) rows[slot] = store_->graph.rows.allocate();
+    }
+    std::vector<VectorRoom> rooms(team_.size());
+    for (VectorRoom& room : rooms) room.reserve(space);
+    for_each_slot([&](Slot slot, unsigned worker) {
+      if (live(slot)) load_vector(slot, rows[slot], rooms[worker]);
+    });
+  }
+
+  struct VectorRoom {
+    void reserve(const Space& space) {
+      decoded = vector.reserve(space.padded_dim());
+      prepared = again.reserve(space.padded_dim());
+      std::fill_n(decoded, space.padded_dim(), 0.0F);  // decode() leaves the padding alone
+      kept = reinterpret_cast<std::byte*>(
+          row.reserve((space.row_bytes() + sizeof(float) - 1) / sizeof(float)));
+    }
+    PaddedVector vector;
+    PaddedVector again;
+    PaddedVector row;
+    float* decoded = nullptr;
+    float* prepared = nullptr;
+    std::byte* kept = nullptr;
+  };
+
+  // Rows of a new store are numbered from 1, in the order in which the file has them.
+  void load_vector(Slot slot, Row row, VectorRoom& room) {
     Graph& graph = store_->graph;
     const Space& space = graph.space;
-    std::vector<float> vector(space.padded_dim());
-    PaddedVector room;
-    room.reserve(space.padded_dim());
-    PaddedVector again;
-    auto* const kept = reinterpret_cast<std::byte*>(
-        again.reserve((space.row_bytes() + sizeof(float) - 1) / sizeof(float)));
+    std::byte* const stored = graph.rows.vector(row);
+    space.unpack(sections_[3].data() + (row - 1) * space.packed_bytes(), stored);
+    space.decode(stored, room.decoded);
+    // What upsert would refuse or change has distances that no other code is prepared for.
+    reader_.require(prepare_row(header_.options, space, room.decoded, room.prepared, room.kept) &&
+                        std::memcmp(stored, room.kept, space.row_bytes()) == 0,
+                    "a vector that cannot be stored");
+    graph.rows.header(row).set(header_.seq, keys_[slot], kNoRow, false);
+    graph.row_of[slot].store(row, std::memory_order_release);
+    if (graph.has_codes) graph.code_space.encode(room.decoded, graph.codes.at(slot));
+  }
+
+  // Where each list begins, is known when all before it have been passed.
+  void load_links() {
+    Reader in = section(4);
+    std::vector<std::size_t> offsets(header_.end);
     for (Slot slot = 1; slot < header_.end; ++slot) {
       if (!live(slot)) continue;
-      const Row row = graph.rows.allocate();
-      std::byte* const stored = graph.rows.vector(row);
-      space.unpack(in.take(space.packed_bytes()).data(), stored);
-      space.decode(stored, vector.data());
-      // What upsert would refuse or change has distances that no other code is prepared for.
-      in.require(prepare_row(header_.options, space, vector.data(), room.data(), kept) &&
-                     std::memcmp(stored, kept, space.row_bytes()) == 0,
-                 "a vector that cannot be stored");
-      graph.rows.header(row).set(header_.seq, keys_[slot], kNoRow, false);
-      graph.row_of[slot].store(row, std::memory_order_release);
-      if (graph.has_codes) graph.code_space.encode(vector.data(), graph.codes.at(slot));
+      offsets[slot] = sections_[4].size() - in.left();
+      in.take(in.take<std::uint16_t>() * sizeof(Slot));
     }
+    in.require(in.left() == 0, "bytes after the last list");
+    std::vector<std::vector<Slot>> rooms(team_.size());
+    for_each_slot([&](Slot slot, unsigned worker) {
+      if (!live(slot)) return;
+      Reader from(sections_[4].subspan(offsets[slot]), reader_.name());
+      load_list(from, slot, 0, rooms[worker]);
+    });
+  }
+
+  void load_upper() {
+    Reader in = section(5);
+    std::vector<Slot> slots;
+    for (Slot slot = 1; slot < header_.end; ++slot) {
+      if (!live(slot)) continue;
+      const unsigned top = store_->graph.level_of(slot);
+      for (unsigned level = 1; level <= top; ++level) load_list(in, slot, level, slots);
+    }
+    in.require(in.left() == 0, "bytes after the last list");
   }
 
   void load_list(Reader& in, Slot slot, unsigned level, std::vector<Slot>& slots) {
@@ -266,25 +354,12 @@ class Loader {
       in.require(other != kNoSlot && other < header_.end && other != slot && live(other) &&
                      store_->graph.level_of(other) >= level,
                  "a link to a slot that cannot be linked to");
-      const auto here = slots.begin() + static_cast<std::ptrdiff_t>(i);
-      in.require(std::find(slots.begin(), here, other) == here, "a link twice in a list");
+      // Lists are short: looking at all of it without a branch beats leaving early.
+      std::uint32_t met = 0;
+      for (std::size_t j = 0; j < i; ++j) met += slots[j] == other ? 1 : 0;
+      in.require(met == 0, "a link twice in a list");
     }
     table.write(store_->graph.list_of(slot, level), slots);
-  }
-
-  void load_lists(std::uint32_t number) {
-    Reader in = section(number);
-    std::vector<Slot> slots;
-    for (Slot slot = 1; slot < header_.end; ++slot) {
-      if (!live(slot)) continue;
-      const unsigned top = store_->graph.level_of(slot);
-      if (number == 4) {
-        load_list(in, slot, 0, slots);
-      } else {
-        for (unsigned level = 1; level <= top; ++level) load_list(in, slot, level, slots);
-      }
-    }
-    in.require(in.left() == 0, "bytes after the last list");
   }
 
   void load_free() {
@@ -319,19 +394,27 @@ class Loader {
     Graph& graph = store_->graph;
     store_->anchors.set_root(header_.root);
     reader_.require(header_.root == kNoSlot || live(header_.root), "the root is not live");
-    std::vector<std::uint8_t> settled(header_.end, 0);
-    settled[header_.root] = 1;
-    std::vector<Slot> path;
-    for (Slot slot = 1; slot < header_.end; ++slot) {
+    for_each_slot([&](Slot slot, unsigned) {
       const Slot anchor = graph.info[slot].anchor;
       if (!live(slot) || slot == header_.root) {
         reader_.require(anchor == kNoSlot, "an anchor where none belongs");
-        continue;
+        return;
       }
       reader_.require(anchor != kNoSlot && live(anchor) && graph.base.contains(slot, anchor) &&
                           graph.base.contains(anchor, slot),
                       "an anchor without a mutual link");
-      reader_.require(++graph.children[anchor] <= store_->anchors.max_children(),
+    });
+    check_tree();
+  }
+
+  void check_tree() {
+    Graph& graph = store_->graph;
+    std::vector<std::uint8_t> settled(header_.end, 0);
+    settled[header_.root] = 1;
+    std::vector<Slot> path;
+    for (Slot slot = 1; slot < header_.end; ++slot) {
+      if (!live(slot) || slot == header_.root) continue;
+      reader_.require(++graph.children[graph.info[slot].anchor] <= store_->anchors.max_children(),
                       "too many slots at one anchor");
       path.clear();
       for (Slot at = slot; settled[at] == 0; at = graph.info[at].anchor) {
@@ -339,22 +422,6 @@ class Loader {
         path.push_back(at);
       }
       for (const Slot passed : path) settled[passed] = 1;
-    }
-  }
-
-  void make_in_lists() {
-    Graph& graph = store_->graph;
-    std::vector<Slot> slots;
-    for (Slot slot = 1; slot < header_.end; ++slot) {
-      for (unsigned level = 0; live(slot) && level <= graph.level_of(slot); ++level) {
-        LinkTable& table = graph.table(level);
-        slots.resize(table.cap());
-        slots.resize(table.read(graph.list_of(slot, level), slots.data()));
-        for (const Slot other : slots) {
-          const std::size_t list = graph.list_of(other, level);
-          if (!table.contains(list, slot)) table.in.insert(list, slot);
-        }
-      }
     }
   }
 
@@ -370,6 +437,7 @@ class Loader {
 
   Reader reader_;
   Header header_;
+  Team team_;
   std::array<std::span<const std::byte>, format::kSections + 1> sections_;
   std::shared_ptr<Store> store_;
   std::vector<std::uint64_t> keys_;  // StoredKey as bits, of live slots

@@ -26,7 +26,8 @@
 // Version 2 has zero for keep (f32), version 1 also no section 7 and zero for codes (none); both
 // can still be read.
 //
-// In-lists, key index, codes and entry follow from these and are made anew. A loader believes
+// Key index, codes and entry follow from these and are made anew, in-lists when something is first
+// written. A loader believes
 // nothing: every size is compared with what is left before memory is taken for it, every slot
 // number is bounded, links must lead to live slots of that level, and anchors must form a tree of
 // mutual links.

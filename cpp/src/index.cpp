@@ -206,7 +206,13 @@ Index Index::copy() const {
   return load_bytes(bytes.data(), bytes.size());
 }
 
-CheckReport Index::check() const { return upvec::check(*store_); }
+CheckReport Index::check() const {
+  {
+    const std::scoped_lock lock(store_->write_mutex);
+    store_->ensure_in_lists();
+  }
+  return upvec::check(*store_);
+}
 std::string Index::digest() const { return upvec::digest(*store_); }
 
 Stats Index::stats() const {

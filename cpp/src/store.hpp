@@ -46,6 +46,7 @@ struct Store {
   std::uint64_t head = 0;  // newest commit
   std::size_t live = 0;
   bool broken = false;  // memory ran out in the middle of a commit
+  bool has_in_lists = true;
   Anchors anchors;
   Commit commit;
   std::deque<Slot> free_slots;  // first in, first out: which slot is next depends on history alone
@@ -73,6 +74,9 @@ struct Store {
   [[nodiscard]] bool is_near_entries(Slot slot) const noexcept;
   // Frees what no reader may ask for any more; see reclaim.cpp.
   void reclaim();
+  // Makes the in-lists of a loaded index, which readers need not wait for; see in_lists.cpp. What
+  // writes calls it first.
+  void ensure_in_lists();
 };
 
 struct Snapshot::State {

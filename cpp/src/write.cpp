@@ -395,6 +395,7 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
   const std::scoped_lock lock(store.write_mutex);
   watch.lap_ns();  // waiting for other writers is not counted
   require_writable(store);
+  store.ensure_in_lists();
   store.reclaim();
   std::vector<Outcome> outcomes(keys.size(), Outcome::kSkipped);
   std::vector<std::uint32_t> found(keys.size());
@@ -461,6 +462,7 @@ std::vector<std::uint8_t> remove(Store& store, const KeySpan& keys, const WriteO
   const std::scoped_lock lock(store.write_mutex);
   Stopwatch watch;
   require_writable(store);
+  store.ensure_in_lists();
   store.reclaim();
   std::vector<std::uint32_t> found(keys.size());
   store.keys.find(keys, found);

@@ -119,8 +119,10 @@ Header read_header(Reader& reader, std::size_t file_bytes) {
 
 class Loader {
  public:
-  Loader(std::span<const std::byte> bytes, const std::string& name)
-      : reader_(bytes, name),
+  // contents: what `bytes` are of, if they are those of a file.
+  Loader(std::span<const std::byte> bytes, const std::string& name, const FileContents* contents)
+      : contents_(contents),
+        reader_(bytes, name),
         header_(read_header(reader_, bytes.size())),
         team_(Team::useful_threads(0, header_.end / kSlotsAtOnce)) {
     std::array<std::uint32_t, format::kSections + 1> checksums{};
@@ -134,7 +136,7 @@ class Loader {
     reader_.require(reader_.left() == 0, "bytes after the last section");
     team_.run(section_count(), 1, [&](std::size_t i, unsigned) {
       const auto number = static_cast<std::uint32_t>(i + 1);
-      if (crc32c(sections_[number].data(), sections_[number].size()) != checksums[number]) {
+      if (checksum_of(sections_[number]) != checksums[number]) {
         reader_.fail("section " + std::to_string(number) + " does not match its checksum");
       }
     });
@@ -165,6 +167,23 @@ class Loader {
 
  private:
   static constexpr std::size_t kSlotsAtOnce = 1024;  // that one thread takes
+
+  // What has been looked at is given back at once: else loading would take the memory of the index
+  // and that of its file.
+  void let_go(std::span<const std::byte> part) const {
+    if (contents_ != nullptr) contents_->let_go(part);
+  }
+
+  [[nodiscard]] std::uint32_t checksum_of(std::span<const std::byte> section) const {
+    constexpr std::size_t kAtOnce = std::size_t{4} << 20;
+    std::uint32_t crc = 0;
+    for (std::size_t at = 0; at < section.size(); at += kAtOnce) {
+      const auto part = section.subspan(at, std::min(kAtOnce, section.size() - at));
+      crc = crc32c(part.data(), part.size(), crc);
+      let_go(part);
+    }
+    return crc;
+  }
 
   // Version 1 knew no slack: there, every move is a real one until links are chosen anew.
   [[nodiscard]] std::uint32_t section_count() const {
@@ -276,8 +295,14 @@ class Loader {
     }
     std::vector<VectorRoom> rooms(team_.size());
     for (VectorRoom& room : rooms) room.reserve(space);
+    const std::size_t bytes = store_->graph.space.packed_bytes();
+    const std::size_t at_once = std::max<std::size_t>(1, (std::size_t{1} << 20) / bytes);
     for_each_slot([&](Slot slot, unsigned worker) {
-      if (live(slot)) load_vector(slot, rows[slot], rooms[worker]);
+      if (!live(slot)) return;
+      const Row row = rows[slot];
+      load_vector(slot, row, rooms[worker]);
+      if (row % at_once == 0)
+        let_go(sections_[3].subspan((row - at_once) * bytes, at_once * bytes));
     });
   }
 
@@ -318,16 +343,22 @@ class Loader {
     Reader in = section(4);
     std::vector<std::size_t> offsets(header_.end);
     for (Slot slot = 1; slot < header_.end; ++slot) {
-      if (!live(slot)) continue;
       offsets[slot] = sections_[4].size() - in.left();
+      if (!live(slot)) continue;
       in.take(in.take<std::uint16_t>() * sizeof(Slot));
     }
     in.require(in.left() == 0, "bytes after the last list");
+    let_go(sections_[4]);
     std::vector<std::vector<Slot>> rooms(team_.size());
     for_each_slot([&](Slot slot, unsigned worker) {
-      if (!live(slot)) return;
-      Reader from(sections_[4].subspan(offsets[slot]), reader_.name());
-      load_list(from, slot, 0, rooms[worker]);
+      if (live(slot)) {
+        Reader from(sections_[4].subspan(offsets[slot]), reader_.name());
+        load_list(from, slot, 0, rooms[worker]);
+      }
+      if (slot > kSlotsAtOnce && slot % kSlotsAtOnce == kSlotsAtOnce - 1) {
+        const std::size_t begin = offsets[slot + 1 - kSlotsAtOnce];
+        let_go(sections_[4].subspan(begin, offsets[slot] - begin));
+      }
     });
   }
 
@@ -435,6 +466,7 @@ class Loader {
     store_->choose_entries();
   }
 
+  const FileContents* contents_;
   Reader reader_;
   Header header_;
   Team team_;
@@ -464,12 +496,12 @@ void save_file(const std::shared_ptr<Store>& store, const std::string& path) {
 }
 
 std::shared_ptr<Store> from_bytes(std::span<const std::byte> bytes, const std::string& name) {
-  return Loader(bytes, name).load();
+  return Loader(bytes, name, nullptr).load();
 }
 
 std::shared_ptr<Store> load_file(const std::string& path, bool map) {
   const FileContents contents(path, map);
-  return from_bytes(contents.bytes(), path);
+  return Loader(contents.bytes(), path, &contents).load();
 }
 
 }  // namespace upvec

@@ -1,6 +1,7 @@
 #include "files.hpp"
 
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 
@@ -111,6 +112,17 @@ FileContents::FileContents(const std::string& path, [[maybe_unused]] bool map) {
   }
   if (std::ferror(file.get()) != 0) fail("read", path);
   bytes_ = buffer_;
+}
+
+void FileContents::let_go([[maybe_unused]] std::span<const std::byte> part) const noexcept {
+#ifdef UPVEC_POSIX_FILES
+  if (mapping_ == nullptr) return;
+  static const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<std::uintptr_t>(part.data());
+  const std::uintptr_t first = (begin + page - 1) / page * page;
+  const std::uintptr_t last = (begin + part.size()) / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+#endif
 }
 
 FileContents::~FileContents() {

@@ -39,6 +39,8 @@ class FileContents {
   FileContents& operator=(const FileContents&) = delete;
 
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
+  // Of a mapping: gives the memory of this part of bytes() back until it is looked at again.
+  void let_go(std::span<const std::byte> part) const noexcept;
 
  private:
   std::vector<std::byte> buffer_;

@@ -21,6 +21,8 @@ from upvec.files import Files
 
 Fault = Literal["EIO", "ENOSPC", "short", "half", "crash"]
 Tail = Literal["lost", "kept", "torn", "zeros"]
+# What is found in a directory: contents of files by path below it, None for directories.
+Image = dict[str, bytes | None]
 
 
 class Crash(BaseException):
@@ -85,6 +87,16 @@ def write_into(image: bytearray, offset: int, data: bytes, *, only_extend: bool 
         image[offset : offset + len(data)] = data
 
 
+def write_image(image: Image, dest: str) -> None:
+    """Make a directory of what was found."""
+    for inside, contents in sorted(image.items()):
+        if contents is None:
+            os.mkdir(dest + inside, 0o700)
+            continue
+        with open(dest + inside, "wb") as file:
+            file.write(contents)
+
+
 class UnsyncedFiles(Files):
     """Files whose syncs cost nothing: for tests that lose power in a model only."""
 
@@ -115,6 +127,9 @@ class FaultyFiles(UnsyncedFiles):
         self._paths: dict[int, str] = {}
         self._nodes: dict[str, Node | None] = {}  # every path as it is now; None: a directory
         self._durable: dict[str, Node | None] = {}  # every path as of the sync of its directory
+        # Old names by new ones, as long as it is not durable: file systems that keep a journal
+        # keep both or neither.
+        self.renamed: dict[str, str] = {}
 
     # Faults
 
@@ -199,7 +214,19 @@ class FaultyFiles(UnsyncedFiles):
         at: int = 0,
         names: Literal["lost", "kept"] | Callable[[str], bool] = "lost",
     ) -> None:
-        """Write what could be found of ``root`` after a loss of power as the new ``dest``.
+        """Write what could be found of ``root`` after a loss of power as the new ``dest``."""
+        image = self.image(root, tail=tail, at=at, names=names)
+        write_image(image, dest)
+
+    def image(
+        self,
+        root: str,
+        *,
+        tail: Tail | Callable[[str, Node], bytes] = "lost",
+        at: int = 0,
+        names: Literal["lost", "kept"] | Callable[[str], bool] = "lost",
+    ) -> Image:
+        """Return what could be found of ``root`` after a loss of power.
 
         Parameters
         ----------
@@ -213,21 +240,30 @@ class FaultyFiles(UnsyncedFiles):
             was kept.
         """
         keep = names if callable(names) else lambda _: names == "kept"
+        image: Image = {"": None}
         for path in sorted({*self._nodes, *self._durable}):
             if path != root and not path.startswith(root + os.sep):
                 continue
             source = self._nodes if keep(path) else self._durable
-            target = dest + path[len(root) :]
-            if path not in source or not (path == root or os.path.isdir(os.path.dirname(target))):
+            inside = path[len(root) :]
+            if path not in source or image.get(inside.rpartition(os.sep)[0], b"") is not None:
                 continue
             node = source[path]
             if node is None:
-                os.mkdir(target, 0o700)
-                continue
-            with open(target, "wb") as file:
-                file.write(tail(path, node) if callable(tail) else node.apply(tail, at))
-        if not os.path.isdir(dest):
-            os.mkdir(dest)
+                image[inside] = None
+            else:
+                image[inside] = tail(path, node) if callable(tail) else node.apply(tail, at)
+        return image
+
+    def unsynced_names(self, root: str) -> list[str]:
+        """Return the paths that were created, replaced or removed since their directory's sync."""
+        inside = [path for path in {*self._nodes, *self._durable} if path.startswith(root + os.sep)]
+        nothing = object()
+        return sorted(
+            path
+            for path in inside
+            if self._nodes.get(path, nothing) is not self._durable.get(path, nothing)
+        )
 
     def pending(self) -> Iterator[tuple[str, Node]]:
         """Yield the files that have unsynced writes."""
@@ -324,12 +360,15 @@ class FaultyFiles(UnsyncedFiles):
             self._durable[child] = self._nodes[child]
         if path in self._nodes:
             self._durable.setdefault(path, None)
+        for child in self._children(dict.fromkeys(self.renamed), path):
+            del self.renamed[child]
 
     def replace(self, old: str, new: str) -> None:
         self._know(old)
         self._know(new)
         self._step("replace", old)
         super().replace(old, new)
+        self.renamed[new] = old
         for path in [p for p in self._nodes if p == old or p.startswith(old + os.sep)]:
             self._nodes[new + path[len(old) :]] = self._nodes.pop(path)
         # What is inside a directory is as durable as it was, under whatever name it is found.

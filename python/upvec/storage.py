@@ -159,7 +159,7 @@ class Storage:
         for seq, payload in self._log.replay(state.seq):
             if until is not None and seq > until:
                 break
-            state = engine.apply(state, decode(payload), seq)
+            state = engine.apply(state, self._decoded(payload, seq), seq)
             self._log_bytes += len(payload)
         if given is not None:
             engine.adopt(state, _agreed(state.schema, given, self.root))
@@ -231,7 +231,7 @@ class Storage:
         """
         try:
             for seq, payload in self._open_log().replay(state.seq):
-                state = engine.apply(state, decode(payload), seq)
+                state = engine.apply(state, self._decoded(payload, seq), seq)
                 yield engine, state
         except LogTrimmedError:
             yield self.read_again(None, "os")
@@ -298,7 +298,7 @@ class Storage:
                     yield state, state, _NOTHING
                 if seq > until:
                     return
-                effects = decode(payload)
+                effects = self._decoded(payload, seq)
                 before, state = state, engine.apply(state, effects, seq)
                 if seq > since:
                     yield before, state, effects
@@ -333,6 +333,13 @@ class Storage:
             if found is not None and found.pin >= 0:
                 self._files.close(found.pin)
         return engine, state
+
+    def _decoded(self, payload: memoryview, seq: int) -> Effects:
+        try:
+            return decode(payload)
+        except CorruptionError as error:
+            path = os.path.join(self.root, "log")
+            raise CorruptionError(f"{path}, commit {seq}: {error}", path=path) from None
 
     def _log_for_reading(self, after_seq: int) -> Log:
         return Log.open(

@@ -40,6 +40,9 @@ are covered by the next sync only. This is safe: should the sync fail, neither g
 acknowledged, and recovery drops both, as neither is known to be durable. Two syncs at a time
 would not be safe: Linux reports a write error to only one of two ``fsync`` of a descriptor.
 
+A batch that takes long to plan need not wait for its sync after that: `sync_soon` has a thread in
+the background begin, and `sync` waits for what is left of it.
+
 Thread safety: `Log` may be used from any thread; it holds its lock while writing, and not while
 syncing. One writer per directory: the caller holds the lock of the collection.
 """
@@ -50,7 +53,7 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -150,7 +153,9 @@ class Log:
         self._changed = threading.Condition(lock)  # a sync has ended, or the log
         self._idle = threading.Condition(lock)  # whoever had the end of the log is done with it
         self._arrived = threading.Condition(lock)  # one more thread wants a sync
+        self._told = threading.Condition(lock)  # the thread in the background has something to do
         self._syncing = False
+        self._soon = False
         self._leading = False
         self._wanting = 0
         self._expected = 1
@@ -292,10 +297,7 @@ class Log:
             seq = self._at.seq + 1
             self._write_record(seq, payload)
             if self._durability == "interval" and self._syncer is None:
-                self._syncer = threading.Thread(
-                    target=self._sync_in_background, name="upvec-log-sync", daemon=True
-                )
-                self._syncer.start()
+                self._start_syncer(self._sync_in_background)
             return seq
 
     def sync(self, seq: int | None = None) -> None:
@@ -314,6 +316,21 @@ class Log:
         self.check_owner()
         if self._failure is not None:
             raise self._poisoned(self._at.seq if seq is None else seq)
+
+    def sync_soon(self) -> None:
+        """Begin to sync what was appended, in the background, if `sync` is going to.
+
+        For who has something else to do before asking for it: planning a large batch, say.
+        """
+        if self._durability != "commit":
+            return
+        self.check_owner()
+        with self._changed:
+            self._check_writable()
+            self._soon = True
+            if self._syncer is None:
+                self._start_syncer(self._sync_when_told)
+            self._told.notify()
 
     def flush(self, seq: int | None = None) -> None:
         """Put all commits up to ``seq`` (None: all) on the disk, in every mode.
@@ -411,6 +428,7 @@ class Log:
                 self._close_file()
                 self._changed.notify_all()
                 self._idle.notify_all()
+                self._told.notify_all()
         if self._syncer is not None:
             self._syncer.join()
 
@@ -857,6 +875,21 @@ class Log:
         with suppress(OSError, PoisonedError):
             self._write_record(self._at.seq, (), CLOSED)
             self._sync_now()
+
+    def _start_syncer(self, work: Callable[[], None]) -> None:
+        self._syncer = threading.Thread(target=work, name="upvec-log-sync", daemon=True)
+        self._syncer.start()
+
+    def _sync_when_told(self) -> None:
+        with self._changed:
+            while self._is_working():
+                if not self._soon:
+                    self._told.wait()
+                    continue
+                self._soon = False
+                if not self._syncing and not self._leading and self.durable_seq < self._at.seq:
+                    with suppress(PoisonedError):  # whoever waits for it raises it
+                        self._sync_now()
 
     def _sync_in_background(self) -> None:
         with self._changed:

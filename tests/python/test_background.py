@@ -21,7 +21,7 @@ import upvec
 from faulty_files import FaultyFiles
 from upvec import storage
 from upvec.collection import open_directory
-from upvec.errors import ClosedError, CorruptionError
+from upvec.errors import ClosedError, CorruptionError, LockedError
 from upvec.files import Files
 
 SCHEMA = upvec.Schema(
@@ -216,8 +216,15 @@ def test_a_forgotten_handle_that_writes_a_checkpoint_lets_go_of_its_lock(tmp_pat
     col.upsert(rows(0, 5000))
     del col
     gc.collect()
-    with upvec.open(tmp_path / "c") as again:
-        assert len(again) == 5000
+
+    def can_be_opened() -> bool:
+        try:
+            with upvec.open(tmp_path / "c") as again:
+                return len(again) == 5000
+        except LockedError:  # the thread has yet to let go of the handle
+            return False
+
+    wait_until(can_be_opened)
 
 
 def test_many_writers_beside_checkpoints_lose_nothing(tmp_path: Path) -> None:

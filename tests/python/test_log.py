@@ -878,3 +878,50 @@ def test_wrong_arguments_are_refused(tmp_path: Path, options: dict[str, object])
     with pytest.raises(ValueError, match="want"):
         Log.create(str(tmp_path / "log"), Files(), **arguments)
     assert not (tmp_path / "log").exists()
+
+
+def test_a_sync_that_was_begun_soon_is_waited_for(tmp_path: Path) -> None:
+    class Slow(UnsyncedFiles):
+        def __init__(self) -> None:
+            self.entered, self.go_on, self.syncs = threading.Event(), threading.Event(), 0
+
+        def sync_data(self, fd: int) -> None:
+            self.syncs += 1
+            self.entered.set()
+            assert self.go_on.wait(20)
+
+    files = Slow()
+    log = Log.create(str(tmp_path / "log"), files, ID)
+    seq = log.append([payload(1)])
+    log.sync_soon()
+    assert files.entered.wait(20)
+    assert log.durable_seq == 0  # it goes on beside whoever began it
+    waiting = threading.Thread(target=log.sync, args=(seq,))
+    waiting.start()
+    files.go_on.set()
+    waiting.join()
+    assert (log.durable_seq, files.syncs) == (1, 1)
+    log.close()
+    assert not any(thread.name == "upvec-log-sync" for thread in threading.enumerate())
+
+
+def test_failure_of_a_sync_that_was_begun_soon_is_told_to_who_waits(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    log = Log.create(str(tmp_path / "log"), files, ID)
+    seq = log.append([payload(1)])
+    files.fail(1, "EIO", only={"sync_data"})
+    log.sync_soon()
+    with pytest.raises(PoisonedError) as caught:
+        log.sync(seq)
+    assert caught.value.unknown == seq
+    with pytest.raises(PoisonedError):
+        log.sync_soon()
+    log.close()
+
+
+def test_other_modes_sync_no_sooner_than_they_promise(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    with Log.create(str(tmp_path / "log"), files, ID, durability="os") as log:
+        log.append([payload(1)])
+        log.sync_soon()
+        assert files.count("sync_data") == 0

@@ -308,7 +308,8 @@ class Log:
         PoisonedError
             The sync failed: whether the commit is on the disk is unknown (``unknown`` is its
             seq), and this handle writes no more. There is no retry: the kernel may have dropped
-            the data, and a second sync would succeed without it.
+            the data, and a second sync would succeed without it. (An interrupt while it waits
+            leaves the commit in the log, and the handle goes on.)
         """
         if self._durability == "commit":
             self.flush(seq)
@@ -805,7 +806,11 @@ class Log:
             self._changed.notify_all()
 
     def _sync_now(self) -> None:
-        """Sync everything written so far; the lock is released meanwhile, and nobody else syncs."""
+        """Sync everything written so far; the lock is released meanwhile, and nobody else syncs.
+
+        An interrupt says nothing of the sync, which may be made again; a failure may not, also
+        where an interrupt hides it.
+        """
         seq, offset, fd = self._at.seq, self._at.offset, self._fd
         self._syncing = True
         began = time.monotonic()
@@ -814,6 +819,10 @@ class Log:
             self._files.sync_data(fd)
         except OSError as error:
             self._failure = error
+        except BaseException as error:
+            if isinstance(error.__context__, OSError):
+                self._failure = error.__context__
+            raise
         finally:
             self._changed.acquire()
             self._syncing = False
@@ -841,14 +850,16 @@ class Log:
         # that nothing reads: a crash before the seal leaves a file to remove, one after it a
         # name to put right.
         self._write_record(self._at.seq, (), SEALED)
-        self._sync_now()
         try:
+            self._sync_now()
             self._files.replace(segment.path + ".tmp", segment.path)
             self._files.sync_directory(self._directory)
             self._close_file()
             self._fd = self._files.open(segment.path, write=True)
         except BaseException as error:
-            self._failure = error
+            # Whatever it was, an interrupt even: nothing may follow the seal in this segment.
+            if self._failure is None:
+                self._failure = error
             raise self._poisoned(None) from error
         self._segments.append(segment)
         self._at = segment.start()

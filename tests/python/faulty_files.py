@@ -19,7 +19,7 @@ from typing import Literal
 
 from upvec.files import Files
 
-Fault = Literal["EIO", "ENOSPC", "short", "half", "crash"]
+Fault = Literal["EIO", "ENOSPC", "EINTR", "short", "half", "memory", "crash"]
 Tail = Literal["lost", "kept", "torn", "zeros"]
 # What is found in a directory: contents of files by path below it, None for directories.
 Image = dict[str, bytes | None]
@@ -175,7 +175,9 @@ class FaultyFiles(UnsyncedFiles):
             return None
         if name in {"sync", "sync_data"}:
             self._node(path).fail_sync()
-        number = errno.EIO if hit == "EIO" else errno.ENOSPC
+        if hit == "memory":
+            raise MemoryError
+        number = {"EIO": errno.EIO, "EINTR": errno.EINTR}.get(hit, errno.ENOSPC)
         raise OSError(number, os.strerror(number), path)
 
     # The model

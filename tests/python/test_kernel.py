@@ -224,7 +224,7 @@ def fill(col: upvec.Collection) -> int:
         for turn in range(10_000):
             col.upsert(rows(turn * 200 % 1000, 200, turn))
 
-    with pytest.raises(OSError, match="space|large"):
+    with pytest.raises(OSError, match=r"space|large"):
         upsert()
     return col.seq
 

@@ -244,7 +244,7 @@ class Collection(Reader):
                 self._follower = Follower(self.refresh, refresh_s)
             # So that the lock of a handle that was never closed goes with it.
             self._finalizer = weakref.finalize(
-                self, _release, storage, self._checkpointer, self._follower
+                self, _release, self._pid, storage, self._checkpointer, self._follower
             )
 
     # --- Writing ----------------------------------------------------------------------------
@@ -1113,10 +1113,13 @@ class Collection(Reader):
             raise PoisonedError(message, cause=self._failure)
 
 
-def _release(storage: Storage, checkpointer: Checkpointer, follower: Follower | None) -> None:
-    if follower is not None:
-        follower.stop()
-    checkpointer.stop()
+def _release(
+    pid: int, storage: Storage, checkpointer: Checkpointer, follower: Follower | None
+) -> None:
+    if os.getpid() == pid:  # a forked child has neither of the threads, and perhaps their locks
+        if follower is not None:
+            follower.stop()
+        checkpointer.stop()
     storage.close()
 
 

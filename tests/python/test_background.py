@@ -412,3 +412,43 @@ def test_refresh_s_wants_a_reader_and_a_time(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         upvec.open(tmp_path / "c", read_only=True, refresh_s=0.1).close()
+
+
+def test_a_forked_child_ends_although_the_threads_are_not_with_it(tmp_path: Path) -> None:
+    """Their locks may be held for ever in the child: it must not ask for them, not even at exit."""
+    program = """
+import os, sys, threading, upvec
+sys.path.insert(0, sys.argv[2])
+from test_background import SCHEMA, rows
+writer = upvec.open(sys.argv[1], SCHEMA, durability="os")
+reader = upvec.open(sys.argv[1], read_only=True, refresh_s=0.0005)
+for turn in range(20):
+    writer.upsert(rows(0, 50, seen=turn))
+    child = os.fork()
+    if child == 0:
+        try:
+            writer.upsert(rows(0, 1))
+        except upvec.ForkedError:
+            sys.exit(7)  # as any program ends, with all its finalizers
+        sys.exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+reader.refresh()
+assert reader.digest() == writer.digest()
+writer.close()
+"""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            program,
+            str(tmp_path / "c"),
+            str(Path(__file__).parent),
+        ],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    upvec.open(tmp_path / "c").close()

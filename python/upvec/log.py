@@ -97,7 +97,6 @@ Durability: TypeAlias = Literal["commit", "interval", "os"]
 SEGMENT_BYTES = 64 << 20
 MAX_PAYLOAD_BYTES = 1 << 40
 _COPY_BYTES = 1 << 20
-_PATIENCE = 1 / 8
 
 
 class LogTrimmedError(Exception):
@@ -790,19 +789,16 @@ class Log:
 
         The threads that the last sync has released are about to come again. Without a pause the
         next sync would begin before they do, so that two groups take turns and everybody waits
-        for two syncs. It ends when as many threads are here as there were, when none has come for
-        a part of a sync, or after a whole one; a single thread never waits.
+        for two syncs. It ends when as many threads are here as there were, and lasts a quarter of
+        a sync at most; a single thread never waits. Commits of 16 threads by those of one, syncs
+        of 4 ms, two busy cores: 8.1 without, 8.8 with at most 1/8, 11.5 with 1/4, 10.9 with 1/2.
+        To wait for as long as threads keep coming, up to a whole sync, gives what 1/4 does.
         """
         self._leading = True
         try:
-            now = time.monotonic()
-            until = now + self._sync_s
-            while self._wanting < self._expected and now < until:
-                here = self._wanting
-                self._arrived.wait(min(until - now, self._sync_s * _PATIENCE))
-                if self._wanting == here:
-                    break
-                now = time.monotonic()
+            until = time.monotonic() + self._sync_s / 4
+            while self._wanting < self._expected and (rest := until - time.monotonic()) > 0:
+                self._arrived.wait(rest)
             self._wait_for_sync()
             if self._failure is None and self.durable_seq < self._at.seq:
                 self._sync_now()

@@ -11,6 +11,8 @@ namespace {
 
 // Enough to make the cost of a write call nothing, little enough that one takes a millisecond.
 constexpr std::size_t kPieceBytes = std::size_t{1} << 20;
+// From this section on, everything was copied when the image was made.
+constexpr std::uint32_t kFirstWithoutStore = 6;
 
 template <typename T>
 void put(std::vector<std::byte>& out, T value) {
@@ -41,9 +43,16 @@ Image::State::State(std::shared_ptr<Store> store) : store_(std::move(store)) {
 }
 
 Image::State::~State() {
+  if (base_) let_go();
+}
+
+void Image::State::let_go() {
   const std::scoped_lock lock(store_->write_mutex);
   store_->graph.base.remove_shadow(base_.get());
   store_->graph.upper.remove_shadow(upper_.get());
+  base_.reset();
+  upper_.reset();
+  pin_ = {};
 }
 
 void Image::State::freeze() {
@@ -103,6 +112,7 @@ bool Image::State::next(Piece& piece) {
 void Image::State::begin_section() {
   if (section_ == 0) offset_ = format::kHeaderBytes;
   ++section_;
+  if (section_ == kFirstWithoutStore) let_go();
   at_ = 1;
   checksum_ = 0;
   if (section_ <= format::kSections) offset_ += format::kSectionHeaderBytes;

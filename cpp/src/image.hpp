@@ -34,6 +34,8 @@ struct Image::State {
     return first_list_[slot] == 0 ? 0 : store_->graph.upper_top[first_list_[slot]];
   }
   void freeze();
+  // Lists are not asked for any more, nor anything that the pin keeps: writers need not keep them.
+  void let_go();
   void keep_free_keys();
   [[nodiscard]] static Append append_of(std::uint32_t section);
   void append_slot(Slot slot, std::vector<std::byte>& out);

@@ -55,6 +55,7 @@ class Checkpointer:
         self._hold = weakref.WeakMethod(hold)
         self._automatic = automatic
         self._one = threading.Lock()
+        self._beginning = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
@@ -69,26 +70,36 @@ class Checkpointer:
         ReadOnlyError, ClosedError, ForkedError, PoisonedError
         """
         with self._one:
-            hold = self._hold()
-            if hold is None or self._stopping.is_set():
-                raise ClosedError("the collection is closed")
-            state, contents = hold()
-            del hold
-            try:
-                self._storage.checkpoint(state, self._until_stopped(contents))
-            except _StoppedError:
-                raise ClosedError("the collection was closed during a checkpoint") from None
-            return state
+            return self._write()
+
+    def _write(self) -> State:
+        hold = self._hold()
+        if hold is None or self._stopping.is_set():
+            raise ClosedError("the collection is closed")
+        state, contents = hold()
+        del hold
+        try:
+            self._storage.checkpoint(state, self._until_stopped(contents))
+        except _StoppedError:
+            raise ClosedError("the collection was closed during a checkpoint") from None
+        return state
 
     def begin_if_due(self) -> None:
         """Begin a checkpoint in the background if the log has grown enough since the last one."""
-        if not self._automatic or not self._storage.checkpoint_is_due or self._one.locked():
+        if not self._automatic or not self._storage.checkpoint_is_due:
             return
-        # Several threads may come here; those that are late wait in run(), and find nothing due.
-        self._thread = threading.Thread(
-            target=self._run_quietly, name="upvec-checkpoint", daemon=True
-        )
-        self._thread.start()
+        # Several threads may come here at once, and one is enough.
+        if not self._beginning.acquire(blocking=False):
+            return
+        try:
+            if self._stopping.is_set() or (self._thread is not None and self._thread.is_alive()):
+                return
+            self._thread = threading.Thread(
+                target=self._run_quietly, name="upvec-checkpoint", daemon=True
+            )
+            self._thread.start()
+        finally:
+            self._beginning.release()
 
     def stop(self) -> None:
         """End what is under way in the background, and wait for that. Nothing begins after it."""
@@ -99,10 +110,10 @@ class Checkpointer:
         thread.join()
 
     def _run_quietly(self) -> None:
-        if not self._storage.checkpoint_is_due:
-            return
         try:
-            self.run()
+            with self._one:
+                if self._storage.checkpoint_is_due:  # still, after one that was under way
+                    self._write()
             self.failure = None
         except ClosedError:
             pass

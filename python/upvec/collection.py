@@ -783,6 +783,8 @@ class Collection(Reader):
     def verify(self) -> VerifyReport:
         """Compare every byte of the files with its checksum, and the graphs with their invariants.
 
+        Writers wait while the graphs are looked at.
+
         Returns
         -------
         VerifyReport

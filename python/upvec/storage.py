@@ -72,6 +72,7 @@ class Storage:
         self._log_bytes = self._captured_bytes = 0
         self._due_bytes = 0
         self._set_due()
+        self._engine_is_broken = False
         _open.add(self)
 
     @classmethod
@@ -145,6 +146,7 @@ class Storage:
         """
         found = find_checkpoint(self.root, self._files, self._manifest, pin=self.read_only)
         engine, state = self._loaded(Engine, found, self._manifest)
+        self._engine_is_broken = False
         self.warnings = () if found is None else found.damaged
         self._log_bytes = 0
         if self._log is not None:
@@ -234,9 +236,15 @@ class Storage:
         ------
         CorruptionError
         """
+        if self._engine_is_broken:
+            yield self.read_again(None, "os")
+            return
         try:
             for seq, payload in self._open_log().replay(state.seq):
-                state = engine.apply(state, self._decoded(payload, seq), seq)
+                effects = self._decoded(payload, seq)
+                self._engine_is_broken = True  # should it end half-way
+                state = engine.apply(state, effects, seq)
+                self._engine_is_broken = False
                 yield engine, state
         except LogTrimmedError:
             yield self.read_again(None, "os")

@@ -25,6 +25,7 @@ from .checkpoint import (
     find_checkpoint,
     read_manifest,
     remove_leftovers,
+    verify_file,
     write_manifest,
 )
 from .errors import CorruptionError, LockedError
@@ -163,17 +164,10 @@ class _Copy:
             if name in ends:
                 path, end = ends[name]
                 target = os.path.join(folder, name)
-                if self._common(path, target, end) < self._size(target):
+                if self._common(path, target, end) < files.size_of(target):
                     raise _other(dest, f"{target} is not the beginning of {path}")
             elif is_segment_name(name) and spans and name > os.path.basename(spans[-1][0]):
                 raise _other(dest, f"it has a later log, {name}")
-
-    def _size(self, path: str) -> int:
-        fd = self._files.open(path)
-        try:
-            return self._files.size(fd)
-        finally:
-            self._files.close(fd)
 
     def _common(self, source: str, target: str, end: int) -> int:
         """Return how many bytes of the two, before ``end``, are known to be the same."""
@@ -209,20 +203,11 @@ class _Copy:
         files.sync_directory(self._dest)
 
     def _holds(self, path: str, size: int, checksum: int) -> bool:
-        files = self._files
         try:
-            fd = files.open(path)
-        except FileNotFoundError:
+            verify_file(path, self._files, size, checksum, checksums=True)
+        except CorruptionError:
             return False
-        try:
-            if files.size(fd) != size:
-                return False
-            found = 0
-            for block in files.blocks(fd):
-                found = zlib.crc32(block, found)
-            return found == checksum
-        finally:
-            files.close(fd)
+        return True
 
     def _copy_file(self, source: str, target: str, size: int) -> int:
         """Copy a file from its beginning; return the checksum of what was copied."""

@@ -190,6 +190,14 @@ class Files:
 
     # Combinations of the above
 
+    def size_of(self, path: str) -> int:
+        """Return the size of a file, in bytes."""
+        fd = self.open(path)
+        try:
+            return self.size(fd)
+        finally:
+            self.close(fd)
+
     def read_all(self, path: str, *, limit_bytes: int | None = None) -> bytes:
         """Return the contents of a file; `ValueError` if it is larger than the limit."""
         fd = self.open(path)

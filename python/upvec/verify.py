@@ -148,20 +148,13 @@ class _Verifier:
             if name not in known:
                 self._report.notes.append(f"{os.path.join(self._root, name)} is not part of it")
         lock = os.path.join(self._root, LOCK)
-        if LOCK in names and (size := self._size(lock)):
+        if LOCK in names and (size := self._files.size_of(lock)):
             self._problem(lock, 0, f"has {size} bytes; wanted none", "nothing")
         self._log(manifest)
         return self._report
 
     def _problem(self, path: str, offset: int | None, what: str, affects: str) -> None:
         self._report.problems.append(Problem(path, offset, what, affects))
-
-    def _size(self, path: str) -> int:
-        fd = self._files.open(path)
-        try:
-            return self._files.size(fd)
-        finally:
-            self._files.close(fd)
 
     def _manifest(self) -> Manifest | None:
         path = os.path.join(self._root, MANIFEST)
@@ -174,7 +167,7 @@ class _Verifier:
             self._problem(path, None, "is missing", "the whole collection")
         else:
             self._report.files += 1
-            self._report.bytes += self._size(path)
+            self._report.bytes += self._files.size_of(path)
         return manifest
 
     # Checkpoints

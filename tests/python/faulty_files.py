@@ -406,3 +406,20 @@ class FaultyFiles(UnsyncedFiles):
             self._nodes[path] = Node()
         self._paths[fd] = path
         return fd
+
+
+class NoDirectorySync(FaultyFiles):
+    """A planted bug."""
+
+    def sync_directory(self, path: str) -> None:
+        pass
+
+
+class RetriedSync(FaultyFiles):
+    """A planted bug: a second sync succeeds without the data."""
+
+    def sync_data(self, fd: int) -> None:
+        try:
+            super().sync_data(fd)
+        except OSError:
+            super().sync_data(fd)

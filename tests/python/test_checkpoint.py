@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from faulty_files import Crash, FaultyFiles, UnsyncedFiles
+from faulty_files import Crash, FaultyFiles, NoDirectorySync, UnsyncedFiles
 from upvec.checkpoint import (
     Contents,
     Manifest,
@@ -383,11 +383,6 @@ def test_checkpoint_that_fails_anywhere_leaves_the_old_or_the_new_one(
 
 class NoFileSync(FaultyFiles):
     def sync(self, fd: int) -> None:
-        pass
-
-
-class NoDirectorySync(FaultyFiles):
-    def sync_directory(self, path: str) -> None:
         pass
 
 

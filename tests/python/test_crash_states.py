@@ -14,7 +14,7 @@ import pytest
 
 import upvec
 from crash_states import SCHEMA, STEPS, Counts, Enumeration, digests_of_all_states, rows
-from faulty_files import FaultyFiles, UnsyncedFiles
+from faulty_files import FaultyFiles, NoDirectorySync, RetriedSync, UnsyncedFiles
 from upvec import checkpoint, log, segment
 from upvec.collection import Collection, open_directory
 from upvec.errors import LockedError, PoisonedError, UpvecError
@@ -63,19 +63,6 @@ def test_a_failed_sync_leaves_its_commit_whole_or_none_of_it(
 
 
 # Planted bugs
-
-
-class NoDirectorySync(FaultyFiles):
-    def sync_directory(self, path: str) -> None:
-        pass
-
-
-class RetriedSync(FaultyFiles):
-    def sync_data(self, fd: int) -> None:
-        try:
-            super().sync_data(fd)
-        except OSError:
-            super().sync_data(fd)
 
 
 def test_planted_acknowledgement_before_the_sync_is_caught(

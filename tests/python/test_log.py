@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from faulty_files import Crash, FaultyFiles, UnsyncedFiles
+from faulty_files import Crash, FaultyFiles, NoDirectorySync, RetriedSync, UnsyncedFiles
 from upvec.errors import (
     ClosedError,
     CorruptionError,
@@ -546,19 +546,6 @@ def test_any_operation_may_fail_and_nothing_acknowledged_is_lost(
 class NoSync(FaultyFiles):
     def sync_data(self, fd: int) -> None:
         pass
-
-
-class NoDirectorySync(FaultyFiles):
-    def sync_directory(self, path: str) -> None:
-        pass
-
-
-class RetriedSync(FaultyFiles):
-    def sync_data(self, fd: int) -> None:
-        try:
-            super().sync_data(fd)
-        except OSError:
-            super().sync_data(fd)
 
 
 @pytest.mark.parametrize("bug", [NoSync, NoDirectorySync, RetriedSync])

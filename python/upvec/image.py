@@ -20,6 +20,7 @@ All but the vector indexes are columns in blocks: see `blocks`.
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -33,6 +34,7 @@ from .fields import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from concurrent.futures import Future
 
     import numpy.typing as npt
 
@@ -119,6 +121,16 @@ def state_of(engine: Engine, found: Found, files: Files) -> State:
     """
     checkpoint = _Files(found, files)
     schema = engine.schema
+    with ThreadPoolExecutor(max(1, len(schema.vectors)), "upvec-load") as beside:
+        loading = {name: beside.submit(checkpoint.index, schema, name) for name in schema.vectors}
+        return _state_of(engine, found, checkpoint, loading)
+
+
+def _state_of(
+    engine: Engine, found: Found, checkpoint: _Files, loading: Mapping[str, Future[Index]]
+) -> State:
+    """Read the columns while the indexes are read by other threads."""
+    schema = engine.schema
     live = checkpoint.column("live", LIVE, "bool")
     versions = checkpoint.column("versions", VERSIONS, "int64")
     columns = {
@@ -129,12 +141,12 @@ def state_of(engine: Engine, found: Found, files: Files) -> State:
         if column.size != live.size:
             message = f"{found.path}: {name} has {column.size} rows, wanted {live.size}"
             raise CorruptionError(message, path=found.path)
-    indexes = {
-        name: engine.taken_index(vector, checkpoint.index(schema, name))
-        for name, vector in schema.vectors.items()
-    }
     free = checkpoint.array("free", _FREE, "int64").tolist()
     _load_memory(engine, checkpoint)
+    indexes = {
+        name: engine.taken_index(vector, loading[name].result())
+        for name, vector in schema.vectors.items()
+    }
     seq = found.checkpoint.seq
     return engine.restore(seq, columns, live=live, versions=versions, indexes=indexes, free=free)
 

@@ -175,8 +175,8 @@ struct SearchOptions : ReadOptions {
 };
 
 // One version of an index on its way into a file, in pieces that the caller writes. Whoever writes
-// to the index meanwhile waits for nothing but the making of it. Used by one thread at a time; keeps
-// the index alive.
+// to the index meanwhile waits for nothing but the making of it. Used by one thread at a time;
+// keeps the index alive.
 class Image {
  public:
   struct State;

@@ -24,8 +24,10 @@ the next one is used). Missing, swapped, doubled and foreign segments are corrup
 was acknowledged. It is kept in a ``.broken`` file (unless it is all zeros), cut off, and the cut
 is synced before anything is appended.
 
-One case cannot be told apart: damage to the very last synced record, with nothing written after
-it, looks like a torn tail. The marker that `Log.close` writes protects that record.
+One case cannot be told apart: damage to the last records that were synced, with nothing written
+after that sync, looks like a torn tail. These are one record where one thread commits, and those of
+the last group, or of the whole time since the last sync, otherwise. The marker that `Log.close`
+writes protects them.
 
 After a crash of the process alone, the tail that is read may be in the page cache only, and if a
 sync had failed the kernel counts those pages as clean, so that a sync would "succeed" without
@@ -408,8 +410,13 @@ class Log:
     def close(self) -> None:
         """Sync, mark the end as clean, and release the file. Again: no effect.
 
-        In a forked child it only closes the descriptor. Errors of the last sync are raised, as
-        `flush` does; the log is closed all the same.
+        In a forked child it only closes the descriptor.
+
+        Raises
+        ------
+        PoisonedError
+            This sync failed, or an earlier one did and `sync` had not waited for it ("interval"
+            and "os"): the last commits may be lost. The log is closed all the same.
         """
         if self._pid != os.getpid():
             self._closed = True
@@ -876,7 +883,12 @@ class Log:
     def _mark_end(self) -> None:
         """Sync, and mark the end as clean if there is anything to mark."""
         self._wait_for_sync()
-        if self._read_only or self._failure is not None:
+        if self._read_only:
+            return
+        if self._failure is not None:
+            # Of "commit" everybody was told by `sync`; the others had the promise of this one.
+            if self._durability != "commit" and self.durable_seq < self._at.seq:
+                raise self._poisoned(self._at.seq)
             return
         if self.durable_seq < self._at.seq:
             self._sync_now()

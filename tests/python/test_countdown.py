@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import upvec
-from crash_states import SCHEMA, rows
 from faulty_files import FaultyFiles, UnsyncedFiles
+from small_collection import SCHEMA, rows
 from upvec import collection, log, storage
 from upvec.apply import Engine
 from upvec.collection import open_directory

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 import upvec
-from crash_states import SCHEMA, rows
+from small_collection import SCHEMA, rows
 from upvec.errors import UpvecError
 
 ALL = os.environ.get("UPVEC_KERNEL") == "all"
@@ -33,7 +33,7 @@ WRITER = """
 import sys
 sys.path.insert(0, sys.argv[2])
 import upvec
-from crash_states import SCHEMA, rows
+from small_collection import SCHEMA, rows
 from upvec import log
 log.SEGMENT_BYTES = 20_000
 col = upvec.open(sys.argv[1], SCHEMA, auto_checkpoint=False)
@@ -253,7 +253,7 @@ def test_a_limit_on_files_refuses_and_changes_nothing(tmp_path: Path) -> None:
 import resource, signal, sys
 sys.path.insert(0, {str(HERE)!r})
 import upvec
-from crash_states import SCHEMA
+from small_collection import SCHEMA
 from test_kernel import fill
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 col = upvec.open(sys.argv[1], SCHEMA, auto_checkpoint=False)

@@ -23,7 +23,7 @@ from upvec.errors import (
     ReadOnlyError,
 )
 from upvec.files import Files
-from upvec.log import Log, LogTrimmedError
+from upvec.log import Durability, Log, LogTrimmedError
 from upvec.segment import HEADER_BYTES, SEGMENT_HEADER_BYTES
 
 ID = bytes(range(16))
@@ -726,6 +726,26 @@ def test_failure_in_the_background_is_told_to_the_next_call(tmp_path: Path) -> N
         log.sync(1)
     with pytest.raises(PoisonedError):
         log.append([b"x"])
+    with pytest.raises(PoisonedError):
+        log.close()
+
+
+@pytest.mark.parametrize("durability", ["interval", "os"])
+def test_close_does_not_hide_that_commits_were_not_synced(
+    tmp_path: Path, durability: Durability
+) -> None:
+    files = FaultyFiles()
+    log = Log.create(str(tmp_path / "log"), files, ID, durability=durability, interval_s=0.01)
+    files.fail(1, "EIO", only={"sync_data"})
+    fill(log, 1)
+    if durability == "os":
+        with pytest.raises(PoisonedError):  # a checkpoint in the background, say
+            log.flush()
+    while not log.poisoned:
+        time.sleep(0.005)
+    with pytest.raises(PoisonedError) as caught:
+        log.close()
+    assert caught.value.unknown == 1
     log.close()
 
 

@@ -243,7 +243,7 @@ class Loader {
     const Reader in = section(2);
     in.require(in.left() == (header_.end - 1) * sizeof(std::int64_t), "bytes after the last key");
     std::vector<std::int64_t> ints(header_.end - 1);
-    std::memcpy(ints.data(), sections_[2].data(), sections_[2].size());
+    if (!ints.empty()) std::memcpy(ints.data(), sections_[2].data(), sections_[2].size());
     const KeySpan keys = KeySpan::ints(ints);
     constexpr std::size_t kAhead = 8;
     for (Slot slot = 1; slot < header_.end; ++slot) {

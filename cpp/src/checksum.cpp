@@ -8,8 +8,8 @@
 
 #if defined(__x86_64__)
 #include <nmmintrin.h>
-#elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
-#include <arm_acle.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace upvec {
@@ -34,7 +34,7 @@ constexpr Tables make_tables() {
 
 constexpr Tables kTables = make_tables();
 
-std::uint64_t eight_bytes(const unsigned char* at) noexcept {
+[[maybe_unused]] std::uint64_t eight_bytes(const unsigned char* at) noexcept {
   std::uint64_t bytes = 0;
   std::memcpy(&bytes, at, sizeof bytes);
   return bytes;
@@ -54,17 +54,29 @@ __attribute__((target("sse4.2"))) std::uint32_t by_instruction(const unsigned ch
 
 bool has_instruction() noexcept { return __builtin_cpu_supports("sse4.2") != 0; }
 
-#elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
+#elif defined(__aarch64__)
 
+// By hand: the intrinsics are there only for those who compile for processors that all have it.
 std::uint32_t by_instruction(const unsigned char* at, std::size_t size,
                              std::uint32_t crc) noexcept {
   std::uint32_t state = ~crc;
-  for (; size >= 8; size -= 8, at += 8) state = __crc32cd(state, eight_bytes(at));
-  for (; size > 0; --size, ++at) state = __crc32cb(state, *at);
+  for (; size >= 8; size -= 8, at += 8) {
+    asm(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1" : "+r"(state) : "r"(eight_bytes(at)));
+  }
+  for (; size > 0; --size, ++at) {
+    asm(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(state) : "r"(std::uint32_t{*at}));
+  }
   return ~state;
 }
 
-constexpr bool has_instruction() noexcept { return true; }
+bool has_instruction() noexcept {
+#if defined(__linux__)
+  constexpr unsigned long kCrc32 = 1UL << 7;  // HWCAP_CRC32
+  return (getauxval(AT_HWCAP) & kCrc32) != 0;
+#else
+  return true;  // every processor of Apple's
+#endif
+}
 
 #else
 

@@ -28,7 +28,7 @@ from .checkpoint import (
     verify_file,
     write_manifest,
 )
-from .errors import CorruptionError, LockedError
+from .errors import CorruptionError, HistoryError, LockedError
 from .log import Log, LogTrimmedError
 from .segment import is_segment_name
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Backup", "back_up"]
 
 _COPY_BYTES = 1 << 20
+# In the manifest of a backup that nobody has checkpointed: its last segment, and the size of that.
+_END = "backup"
 # How often a backup beside a writer in another process begins again when that has removed what was
 # to be copied.
 _ATTEMPTS = 20
@@ -74,9 +76,13 @@ def back_up(root: str, files: Files, dest: str, seq: int) -> Backup:
         the same collection that nobody has written to. Nothing that was there has changed then.
     LockedError
         ``dest`` is in use.
+    HistoryError
+        A reader's commit is older than what the writer keeps: refresh it.
     OSError
         Call it again, to go on.
     """
+    if not files.exists(dest):
+        files.make_directory(dest)
     for _ in range(_ATTEMPTS):
         with suppress(LogTrimmedError, FileNotFoundError):
             return _Copy(root, files, dest, seq).run()
@@ -96,6 +102,10 @@ class _Copy:
         manifest = read_manifest(self._root, files)
         if manifest is None:
             raise CorruptionError(f"{self._root} has lost its manifest", path=self._root)
+        oldest = manifest.checkpoints[-1].seq if manifest.checkpoints else 0
+        if self._seq < oldest:
+            message = f"commit {self._seq} is not kept any more; refresh() first"
+            raise HistoryError(message, seq=self._seq, oldest=oldest)
         lock = self._lock()
         try:
             found = find_checkpoint(self._root, files, manifest, pin=True, until=self._seq)
@@ -109,10 +119,8 @@ class _Copy:
         return Backup(self._dest, self._seq, self._copied, self._kept)
 
     def _lock(self) -> int:
-        """Lock the directory of the backup, making it if it is absent."""
+        """Lock the directory of the backup, if it is one or empty."""
         files, dest = self._files, self._dest
-        if not files.exists(dest):
-            files.make_directory(dest)
         names = set(files.list(dest))
         if names - {LOCK} and not names & {MANIFEST, BACKUP}:
             raise _other(dest, f"it holds {min(names)!r}")
@@ -142,6 +150,8 @@ class _Copy:
         self._segments(spans)
         kept = () if found is None else (found.checkpoint,)
         extra = manifest.extra if found is None else found.checkpoint.extra
+        # What is there after this; whoever writes to it changes one or the other.
+        extra = {**extra, _END: _end_of(spans)}
         copy = replace(manifest, extra=extra, checkpoints=kept)
         files.sync_directory(os.path.dirname(dest) or ".")
         write_manifest(dest, files, copy)
@@ -159,6 +169,10 @@ class _Copy:
         if there is None or there.collection_id != manifest.collection_id:
             raise _other(dest, "another collection is there")
         folder = os.path.join(dest, LOG)
+        newest = max(filter(is_segment_name, files.list(folder)), default="")
+        held = [newest, files.size_of(os.path.join(folder, newest))] if newest else None
+        if there.extra.get(_END) != held:
+            raise _other(dest, "somebody has written to it")
         ends = {os.path.basename(path): (path, end) for path, end in spans}
         for name in files.list(folder):
             if name in ends:
@@ -261,6 +275,12 @@ class _Copy:
                 if name not in needed:
                     self._files.unlink(os.path.join(folder, name))
             self._files.sync_directory(folder)
+
+
+def _end_of(spans: list[tuple[str, int]]) -> list[str | int]:
+    """Return the name of the last segment, and its size."""
+    path, size = spans[-1]
+    return [os.path.basename(path), size]
 
 
 def _other(dest: str, why: str) -> CorruptionError:

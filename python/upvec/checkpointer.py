@@ -12,9 +12,10 @@ import os
 import threading
 import warnings
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .errors import ClosedError
+from .errors import ClosedError, without_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -59,6 +60,8 @@ class Checkpointer:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
+        self._writing_thread: int | None = None
+        self._afterwards: Callable[[], None] | None = None
 
     def run(self) -> State:
         """Write a checkpoint of the newest state, and return that state.
@@ -69,8 +72,21 @@ class Checkpointer:
             It was not made; the one before it stays.
         ReadOnlyError, ClosedError, ForkedError, PoisonedError
         """
-        with self._one:
+        with self._alone():
             return self._write()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other checkpoints out, and `stop` from going on."""
+        with self._one:
+            self._writing_thread = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._writing_thread = None
+                afterwards, self._afterwards = self._afterwards, None
+                if afterwards is not None:
+                    afterwards()
 
     def _write(self) -> State:
         hold = self._hold()
@@ -94,34 +110,48 @@ class Checkpointer:
         try:
             if self._stopping.is_set() or (self._thread is not None and self._thread.is_alive()):
                 return
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._run_quietly, name="upvec-checkpoint", daemon=True
             )
-            self._thread.start()
+            thread.start()
+            self._thread = thread
+        except RuntimeError as error:  # no more threads: what was asked for is stored all the same
+            self._fail(error)
         finally:
             self._beginning.release()
 
-    def stop(self) -> None:
-        """End what is under way in the background, and wait for that. Nothing begins after it."""
+    def stop(self, afterwards: Callable[[], None]) -> None:
+        """End what is under way in any thread, and call ``afterwards`` when nothing is.
+
+        The lock of the collection must be held until then. Nothing begins after it. Where this
+        very thread is writing a checkpoint (the handle is collected as garbage in the middle of
+        it), that is at its end, else before this returns.
+        """
         self._stopping.set()
-        thread = self._thread
-        if thread in {None, threading.current_thread()} or self._pid != os.getpid():
-            return
-        thread.join()
+        if self._pid == os.getpid():
+            if self._writing_thread == threading.get_ident():
+                self._afterwards = afterwards
+                return
+            with self._one:
+                pass
+        afterwards()
 
     def _run_quietly(self) -> None:
         try:
-            with self._one:
+            with self._alone():
                 if self._storage.checkpoint_is_due:  # still, after one that was under way
                     self._write()
             self.failure = None
         except ClosedError:
             pass
         except Exception as error:  # noqa: BLE001 - nobody is there to raise it to
-            self.failure = error
-            self._storage.postpone_checkpoint()
-            message = f"no checkpoint of {self._storage.root}, the log goes on growing: {error!r}"
-            warnings.warn(message, RuntimeWarning, stacklevel=1)
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = without_frames(error)
+        self._storage.postpone_checkpoint()
+        message = f"no checkpoint of {self._storage.root}, the log goes on growing: {error!r}"
+        warnings.warn(message, RuntimeWarning, stacklevel=1)
 
     def _until_stopped(self, contents: Contents) -> Contents:
         def pieces(of: Iterable[Piece]) -> Iterator[Piece]:

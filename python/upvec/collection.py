@@ -769,6 +769,8 @@ class Collection(Reader):
             The directory is something else, or what is to be copied is damaged.
         LockedError
             The directory is in use.
+        HistoryError
+            This handle reads, and is behind what its writer keeps: refresh it.
         ValueError
             It lies inside the collection, or the collection is in memory.
         OSError, ClosedError, ForkedError
@@ -1118,11 +1120,12 @@ class Collection(Reader):
 def _release(
     pid: int, storage: Storage, checkpointer: Checkpointer, follower: Follower | None
 ) -> None:
-    if os.getpid() == pid:  # a forked child has neither of the threads, and perhaps their locks
-        if follower is not None:
-            follower.stop()
-        checkpointer.stop()
-    storage.close()
+    if os.getpid() != pid:  # a forked child has neither of the threads, and perhaps their locks
+        storage.close()
+        return
+    if follower is not None:
+        follower.stop()
+    checkpointer.stop(storage.close)
 
 
 def _refuse(**arguments: Any) -> None:

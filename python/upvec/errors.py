@@ -349,3 +349,12 @@ class ForkedError(UpvecError):
 
 class ClosedError(UpvecError):
     """A handle used after it was closed."""
+
+
+def without_frames(error: Exception) -> Exception:
+    """Return an error to be kept: without what its tracebacks would keep alive with it."""
+    one: BaseException | None = error
+    while one is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
+    return error

@@ -10,7 +10,7 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from .errors import ClosedError
+from .errors import ClosedError, without_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class Follower:
             except ClosedError:
                 return
             except Exception as error:  # noqa: BLE001 - nobody is there to raise it to
-                self.failure = error
+                self.failure = without_frames(error)
                 message = f"not followed any further, refresh() says why: {error!r}"
                 warnings.warn(message, RuntimeWarning, stacklevel=1)
                 return

@@ -226,7 +226,14 @@ def restoring_effects(head: State, wanted: State) -> Effects:
     size = max(head.size, wanted.size)
     lives, lived = _by_rid(head.live, size), _by_rid(wanted.live, size)
     same = _by_rid(head.versions, size) == _by_rid(wanted.versions, size)
-    deleted: RowIds = np.flatnonzero(lives & ~lived)
+    # A row id that another row has by now: that one goes, and the earlier one comes.
+    other = lives & lived
+    both = np.flatnonzero(other & ~same)
+    name = head.schema.primary.name
+    keys, earlier = head.columns[name].gather(both)[0], wanted.columns[name].gather(both)[0]
+    other[:] = False
+    other[both[keys != earlier]] = True
+    deleted: RowIds = np.flatnonzero((lives & ~lived) | other)
     rids: RowIds = np.flatnonzero(lived & ~(lives & same))
     return replace(effects_of_rows(wanted, rids, rids, head.seq + 1), deleted=deleted)
 

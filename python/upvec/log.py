@@ -267,11 +267,12 @@ class Log:
     @property
     def size_bytes(self) -> int:
         """Bytes of the segments that are kept (not of ``.broken`` files)."""
+        with self._changed:
+            segments = list(self._segments)
         total = 0
-        for segment in self._segments:
-            fd = self._files.open(segment.path)
-            total += self._files.size(fd)
-            self._files.close(fd)
+        for segment in segments:
+            with suppress(FileNotFoundError):  # dropped meanwhile
+                total += self._files.size_of(segment.path)
         return total
 
     @property
@@ -296,10 +297,10 @@ class Log:
         with self._changed, self._alone():
             if self._at.offset >= self._segment_bytes:
                 self._rotate()
-            seq = self._at.seq + 1
-            self._write_record(seq, payload)
             if self._durability == "interval" and self._syncer is None:
                 self._start_syncer(self._sync_in_background)
+            seq = self._at.seq + 1
+            self._write_record(seq, payload)
             return seq
 
     def sync(self, seq: int | None = None) -> None:
@@ -332,7 +333,8 @@ class Log:
             self._check_writable()
             self._soon = True
             if self._syncer is None:
-                self._start_syncer(self._sync_when_told)
+                with suppress(RuntimeError):  # no more threads: then `sync` does it all
+                    self._start_syncer(self._sync_when_told)
             self._told.notify()
 
     def flush(self, seq: int | None = None) -> None:
@@ -901,8 +903,9 @@ class Log:
             self._sync_now()
 
     def _start_syncer(self, work: Callable[[], None]) -> None:
-        self._syncer = threading.Thread(target=work, name="upvec-log-sync", daemon=True)
-        self._syncer.start()
+        syncer = threading.Thread(target=work, name="upvec-log-sync", daemon=True)
+        syncer.start()
+        self._syncer = syncer
 
     def _sync_when_told(self) -> None:
         with self._changed:

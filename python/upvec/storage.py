@@ -149,9 +149,7 @@ class Storage:
         self._engine_is_broken = False
         self.warnings = () if found is None else found.damaged
         self._log_bytes = 0
-        if self._log is not None:
-            self._log.close()
-        self._log = Log.open(
+        log = Log.open(
             os.path.join(self.root, "log"),
             self._files,
             self._manifest.collection_id,
@@ -160,7 +158,10 @@ class Storage:
             read_only=self.read_only,
             durability=durability,
         )
-        for seq, payload in self._log.replay(state.seq):
+        if self._log is not None:  # not before: should opening fail, the reader goes on with it
+            self._log.close()
+        self._log = log
+        for seq, payload in log.replay(state.seq):
             if until is not None and seq > until:
                 break
             state = engine.apply(state, self._decoded(payload, seq), seq)
@@ -284,7 +285,7 @@ class Storage:
             What is kept begins after ``since``.
         CorruptionError
         """
-        steps = self._history(since, until)
+        steps = self._told_if_trimmed(self._history(since, until), since)
         next(steps)  # whatever is wrong with the beginning is raised here
         return steps
 
@@ -295,13 +296,24 @@ class Storage:
         ------
         HistoryError, CorruptionError
         """
-        for _, state, _ in self._history(seq, seq):
+        for _, state, _ in self._told_if_trimmed(self._history(seq, seq), seq):
             return state
         raise CorruptionError(f"{self.root} does not hold commit {seq}", path=self.root)
 
+    @staticmethod
+    def _told_if_trimmed(
+        steps: Iterator[tuple[State, State, Effects]], since: int
+    ) -> Iterator[tuple[State, State, Effects]]:
+        try:
+            yield from steps
+        except LogTrimmedError as error:
+            message = f"a writer has removed what follows commit {since}: {error}"
+            raise HistoryError(message, seq=since) from None
+
     def _history(self, since: int, until: int) -> Iterator[tuple[State, State, Effects]]:
         """Yield the state of ``since`` first, and then every step from there."""
-        with self._open_log().kept_from(since):
+        # From the beginning: the replay begins with a checkpoint that may lie before `since`.
+        with self._open_log().kept_from(0):
             engine, state = self._begin_history(since)
             log = self._log_for_reading(state.seq)
             begun = False

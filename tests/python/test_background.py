@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,91 @@ def test_a_forgotten_handle_that_writes_a_checkpoint_lets_go_of_its_lock(tmp_pat
             return False
 
     wait_until(can_be_opened)
+
+
+def test_the_lock_is_held_until_no_thread_writes_a_checkpoint(tmp_path: Path) -> None:
+    """Else the next writer's checkpoints could be taken for leftovers."""
+    at_manifest, go_on = threading.Event(), threading.Event()
+
+    class Waiting(Files):
+        armed = False
+
+        def create(self, path: str) -> int:
+            if self.armed and path.endswith("MANIFEST.tmp"):
+                at_manifest.set()
+                assert go_on.wait(DEADLINE_S)
+            return super().create(path)
+
+    files = Waiting()
+    col = open_directory(str(tmp_path / "c"), SCHEMA, files)
+    col.upsert(rows(0, 10))
+    files.armed = True
+    writing = threading.Thread(target=col.checkpoint)
+    writing.start()
+    assert at_manifest.wait(DEADLINE_S)
+    closing = threading.Thread(target=col.close)
+    closing.start()
+    wait_until(lambda: col.closed)
+    with pytest.raises(LockedError):
+        upvec.open(tmp_path / "c")
+    go_on.set()
+    for thread in (writing, closing):
+        thread.join()
+    with upvec.open(tmp_path / "c") as again:
+        assert len(again) == 10
+
+
+@pytest.mark.usefixtures("often")
+def test_a_thread_that_cannot_begin_hides_nothing_that_was_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    col = upvec.open(tmp_path / "c", SCHEMA)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.warns(RuntimeWarning, match="can't start new thread"):
+            assert col.upsert(rows(0, 2000)).seq == 1
+    col.close()
+    with upvec.open(tmp_path / "c") as again:
+        assert len(again) == 2000
+
+
+def test_a_failure_that_is_kept_keeps_nothing_else(tmp_path: Path) -> None:
+    upvec.open(tmp_path / "c", SCHEMA).close()
+    reader = upvec.open(tmp_path / "c", read_only=True, refresh_s=0.01)
+    (tmp_path / "c" / "MANIFEST").rename(tmp_path / "MANIFEST")
+    for path in (tmp_path / "c" / "log").iterdir():
+        path.rename(tmp_path / path.name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        follower = reader._follower
+        wait_until(lambda: follower.failure is not None)
+    gone = weakref.ref(reader)
+    del reader
+    gc.collect()
+    wait_until(lambda: gone() is None)
+
+
+def test_a_reader_goes_on_after_one_failure(
+    pair: tuple[upvec.Collection, upvec.Collection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, reader = pair
+    for turn in range(1, 5):
+        writer.upsert(rows(turn * 100, 100))
+        writer.checkpoint()
+    reader.stats()  # also where segments that it knows are gone
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.Log, "open", refuse)
+        with pytest.raises(OSError, match="Too many"):
+            reader.refresh()
+    assert reader.refresh() == writer.seq
+    assert reader.digest() == writer.digest()
 
 
 def test_many_writers_beside_checkpoints_lose_nothing(tmp_path: Path) -> None:

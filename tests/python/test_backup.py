@@ -15,7 +15,7 @@ import upvec
 from faulty_files import Crash, FaultyFiles, UnsyncedFiles
 from upvec import log
 from upvec.collection import open_directory
-from upvec.errors import CorruptionError, LockedError, UpvecError
+from upvec.errors import CorruptionError, HistoryError, LockedError, UpvecError
 from upvec.files import Files
 
 SCHEMA = upvec.Schema(
@@ -223,6 +223,44 @@ def test_other_directories_are_refused_and_not_touched(tmp_path: Path) -> None:
         col.backup(tmp_path / "c2")
     with pytest.raises(ValueError, match="in memory"):
         upvec.open(":memory:", SCHEMA).backup(tmp_path / "m")
+    col.close()
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_backup_that_was_written_to_is_refused_whatever_the_source_did_since(
+    tmp_path: Path, checkpoint: bool
+) -> None:
+    col = made(tmp_path / "c")
+    col.backup(tmp_path / "b")
+    with upvec.open(tmp_path / "b") as mine:
+        mine.upsert(rows(800, 1))
+        if checkpoint:
+            mine.checkpoint()
+    col.upsert(rows(0, 5, 70))
+    for _ in range(2):
+        col.checkpoint()
+        col.upsert(rows(0, 5, 71))
+    with pytest.raises(CorruptionError, match="not an earlier backup"):
+        col.backup(tmp_path / "b")
+    with upvec.open(tmp_path / "b") as mine:
+        assert 800 in mine
+    col.close()
+
+
+def test_causes_of_a_refused_backup_are_named(tmp_path: Path) -> None:
+    col = made(tmp_path / "c")
+    with pytest.raises(FileNotFoundError):
+        col.backup(tmp_path / "absent" / "b")
+    reader = upvec.open(tmp_path / "c", read_only=True)
+    for turn in range(3):
+        col.upsert(rows(0, 5, 80 + turn))
+        col.checkpoint()
+    with pytest.raises(HistoryError, match="refresh"):
+        reader.backup(tmp_path / "b")
+    reader.refresh()
+    reader.backup(tmp_path / "b")
+    assert digest_of(tmp_path / "b") == col.digest()
+    reader.close()
     col.close()
 
 

@@ -144,6 +144,29 @@ def test_restoring_touches_only_what_differs_and_is_a_commit_like_others(tmp_pat
         reader.close()
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_restoring_over_a_row_id_that_was_used_again_deletes_and_inserts(
+    tmp_path: Path, ordered: bool
+) -> None:
+    fields = (upvec.Field("id", "string", primary=True), upvec.Field("ts", "int64"))
+    schema = upvec.Schema(*fields, upvec.Vector("emb", 2), order_by="ts" if ordered else None)
+    with upvec.open(tmp_path / "c", schema) as col:
+        col.upsert([{"id": "a", "ts": 1, "emb": [1, 0]}])
+        col.delete(["a"])
+        col.upsert([{"id": "b", "ts": 100, "emb": [0, 1]}])
+        col.restore(seq=1)
+        *_, change = col.changes(since=3)
+        told = [(one["status"], one["key"]) for one in change.to_dicts()]
+        assert told == [("deleted", "b"), ("inserted", "a")]
+        assert col.search([1, 0], k=5)["id"].tolist() == ["a"]
+        result = col.upsert([{"id": "b", "ts": 50, "emb": [0, 1]}])
+        assert result.counts["stale" if ordered else "inserted"] == 1
+        assert col.verify().ok
+        digest = col.digest()
+    with upvec.open(tmp_path / "c") as again:
+        assert again.digest() == digest
+
+
 def test_restoring_swaps_unique_keys_back(tmp_path: Path) -> None:
     with upvec.open(tmp_path / "c", SCHEMA) as col:
         col.upsert(

@@ -230,7 +230,6 @@ class Loader {
   }
 
   void load_keys() {
-    store_->keys.reserve(header_.end - 1);
     keys_.resize(header_.end);
     if (header_.options.key_type == KeyType::kInt64) {
       load_ints();
@@ -245,6 +244,7 @@ class Loader {
     std::vector<std::int64_t> ints(header_.end - 1);
     if (!ints.empty()) std::memcpy(ints.data(), sections_[2].data(), sections_[2].size());
     const KeySpan keys = KeySpan::ints(ints);
+    store_->keys.reserve(keys, keys.size());
     constexpr std::size_t kAhead = 8;
     for (Slot slot = 1; slot < header_.end; ++slot) {
       if (slot + kAhead < header_.end) store_->keys.prefetch(keys, slot - 1 + kAhead);
@@ -254,6 +254,7 @@ class Loader {
 
   void load_strings() {
     Reader in = section(2);
+    store_->keys.reserve(header_.end - 1);
     for (Slot slot = 1; slot < header_.end; ++slot) {
       const auto size = in.take<std::uint32_t>();
       const auto text = in.take(size);

@@ -33,9 +33,13 @@ class View {
   std::uint64_t seq_;
 };
 
-const Filter::State* checked_filter(const Store& store, const Filter::State* filter) {
+const Filter::State* checked_filter(const Store& store, const Filter::State* filter,
+                                    std::uint64_t seq) {
   if (filter != nullptr && filter->store.get() != &store) {
     throw Error(ErrorCode::kInvalidArgument, "the filter belongs to another index");
+  }
+  if (filter != nullptr && filter->is_for_one_version() && filter->seq != seq) {
+    throw Error(ErrorCode::kInvalidArgument, "the filter was made for another version");
   }
   return filter;
 }
@@ -67,7 +71,7 @@ Places places_in(const Store& store, std::size_t queries, std::size_t k, const S
 }  // namespace
 
 std::uint64_t Snapshot::seq() const noexcept { return state_->pin.seq(); }
-std::size_t Filter::size() const noexcept { return state_->slots.size(); }
+std::size_t Filter::size() const noexcept { return state_->count; }
 
 Index::Index(const IndexOptions& options) : store_(std::make_shared<Store>(options)) {}
 
@@ -119,6 +123,19 @@ Filter Index::filter(const KeySpan& allowed, const ReadOptions& options) const {
   return Filter(make_filter(store_, allowed, view.seq()));
 }
 
+Filter Index::filter_of_bits(std::span<const std::uint64_t> allowed,
+                             const ReadOptions& options) const {
+  if (store_->options.key_type != KeyType::kInt64) {
+    throw Error(ErrorCode::kInvalidArgument, "bits for int64 keys; the index has keys of str");
+  }
+  const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
+  return Filter(make_filter_of_bits(store_, allowed, view.seq()));
+}
+
+FilterCosts Index::filter_costs(const Filter& filter, std::size_t k, std::size_t ef) const {
+  return upvec::filter_costs(*store_, *filter.state_, effective_ef(ef, k));
+}
+
 void Index::get(const KeySpan& keys, float* vectors, std::uint8_t* found,
                 const ReadOptions& options) const {
   require_key_type(*store_, keys);
@@ -129,7 +146,7 @@ void Index::get(const KeySpan& keys, float* vectors, std::uint8_t* found,
 SearchResult Index::search(MatrixView queries, std::size_t k, const SearchOptions& options) const {
   const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
   const auto* filter =
-      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
+      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr, view.seq());
   return gathered(store_->options.key_type, queries.rows, k, [&](const Places& places) {
     upvec::search(*store_, queries, options, filter, view.seq(), places);
   });
@@ -139,7 +156,7 @@ void Index::search_into(MatrixView queries, std::size_t k, const SearchRoom& roo
                         const SearchOptions& options) const {
   const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
   const auto* filter =
-      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
+      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr, view.seq());
   upvec::search(*store_, queries, options, filter, view.seq(),
                 places_in(*store_, queries.rows, k, room));
 }
@@ -148,7 +165,7 @@ SearchResult Index::exact_search(MatrixView queries, std::size_t k,
                                  const SearchOptions& options) const {
   const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
   const auto* filter =
-      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
+      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr, view.seq());
   return gathered(store_->options.key_type, queries.rows, k, [&](const Places& places) {
     upvec::exact_search(*store_, queries, options, filter, view.seq(), places);
   });
@@ -158,7 +175,7 @@ void Index::exact_search_into(MatrixView queries, std::size_t k, const SearchRoo
                               const SearchOptions& options) const {
   const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
   const auto* filter =
-      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
+      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr, view.seq());
   upvec::exact_search(*store_, queries, options, filter, view.seq(),
                       places_in(*store_, queries.rows, k, room));
 }
@@ -177,7 +194,7 @@ RangeResult Index::range_search(MatrixView queries, float radius,
                                 const SearchOptions& options) const {
   const View view(*store_, options, options.snapshot ? options.snapshot->state_.get() : nullptr);
   const auto* filter =
-      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr);
+      checked_filter(*store_, options.filter ? options.filter->state_.get() : nullptr, view.seq());
   return upvec::range_search(*store_, queries, radius, options, filter, view.seq());
 }
 

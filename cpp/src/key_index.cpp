@@ -96,7 +96,7 @@ KeyIndex::~KeyIndex() {
 }
 
 std::size_t KeyIndex::bytes() const noexcept {
-  return sizeof(*this) + kStripes * sizeof(Stripe) + entry_bytes_.load(std::memory_order_relaxed) +
+  return sizeof(*this) + kStripes * sizeof(Stripe) + direct_.allocated_bytes() + entry_bytes_.load(std::memory_order_relaxed) +
          record_bytes_.load(std::memory_order_relaxed);
 }
 
@@ -168,6 +168,10 @@ void KeyIndex::prefetch_home(std::uint64_t hash) const noexcept {
 }
 
 void KeyIndex::prefetch(const KeySpan& keys, std::size_t i) const noexcept {
+  if (type_ == KeyType::kInt64 && is_direct(keys.int_at(i))) {
+    simd::prefetch(&direct_[static_cast<std::size_t>(keys.int_at(i))]);
+    return;
+  }
   prefetch_home(hash(keys, i));
 }
 
@@ -180,11 +184,23 @@ std::uint32_t KeyIndex::find_hashed(std::uint64_t hash, const KeySpan& keys,
 }
 
 std::uint32_t KeyIndex::find_one(const KeySpan& keys, std::size_t i) const noexcept {
+  if (type_ == KeyType::kInt64) {
+    const std::uint32_t value = find_direct(static_cast<std::uint64_t>(keys.int_at(i)));
+    if (value != kNoValue || is_all_direct()) return value;
+  }
   return find_hashed(hash(keys, i), keys, i);
 }
 
 void KeyIndex::find(const KeySpan& keys, std::span<std::uint32_t> out) const noexcept {
   assert(out.size() == keys.size());
+  if (type_ == KeyType::kInt64 && direct_end_.load(std::memory_order_relaxed) > 0) {
+    constexpr std::size_t kAhead = 16;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      if (i + kAhead < keys.size()) prefetch(keys, i + kAhead);
+      out[i] = find_one(keys, i);
+    }
+    return;
+  }
   constexpr std::size_t kBlock = 64;
   std::uint64_t hashes[kBlock];
   for (std::size_t first = 0; first < keys.size(); first += kBlock) {
@@ -248,8 +264,33 @@ void KeyIndex::grow(Stripe& stripe, std::size_t capacity) {
   entry_bytes_.fetch_add((capacity - old_capacity) * sizeof(Entry), std::memory_order_relaxed);
 }
 
+void KeyIndex::grow_direct(std::int64_t key, std::size_t keys) {
+  if (key < 0) return;
+  const auto place = static_cast<std::size_t>(key);
+  const std::size_t end = direct_end_.load(std::memory_order_relaxed);
+  const std::size_t most = std::min(kMaxDirect, 2 * keys + kDirectSpare);
+  if (place < end || place >= most) return;
+  // What is in the table stays there, so the array may only be made longer by what is not.
+  const std::size_t grown = std::max(place + 1, std::min(most, end + end / 8));
+  direct_.ensure(grown);
+  direct_end_.store(grown, std::memory_order_release);
+}
+
 StoredKey KeyIndex::assign(const KeySpan& keys, std::size_t i, std::uint32_t value) {
   assert(value != kNoValue);
+  if (type_ == KeyType::kInt64) {
+    const std::int64_t key = keys.int_at(i);
+    const bool hashed = !is_all_direct() && find_hashed(hash(keys, i), keys, i) != kNoValue;
+    if (!hashed) grow_direct(key, size());
+    if (!hashed && is_direct(key)) {
+      std::atomic<std::uint32_t>& place = direct_[static_cast<std::size_t>(key)];
+      if (place.load(std::memory_order_relaxed) == 0) {
+        size_.fetch_add(1, std::memory_order_relaxed);
+      }
+      place.store(value + 1, std::memory_order_release);
+      return StoredKey{static_cast<std::uint64_t>(key)};
+    }
+  }
   const std::uint64_t key_hash = hash(keys, i);
   Stripe& stripe = stripe_of(key_hash);
   if (Entry* const entry = lookup(stripe, key_hash, keys, i)) {
@@ -267,6 +308,7 @@ StoredKey KeyIndex::assign(const KeySpan& keys, std::size_t i, std::uint32_t val
           stripe.capacity.load(std::memory_order_relaxed), Entry{key, value, tag_of(key_hash)});
   }
   ++stripe.used;
+  table_used_.fetch_add(1, std::memory_order_release);
   size_.fetch_add(1, std::memory_order_relaxed);
   return key;
 }
@@ -289,10 +331,21 @@ void KeyIndex::remove(Stripe& stripe, Entry* entry) noexcept {
     entries[gap].value = kNoValue;
   }
   --stripe.used;
+  table_used_.fetch_sub(1, std::memory_order_release);
   size_.fetch_sub(1, std::memory_order_relaxed);
 }
 
+bool KeyIndex::erase_direct(std::uint64_t key) noexcept {
+  if (find_direct(key) == kNoValue) return false;
+  direct_[key].store(0, std::memory_order_release);
+  size_.fetch_sub(1, std::memory_order_relaxed);
+  return true;
+}
+
 std::optional<StoredKey> KeyIndex::erase(const KeySpan& keys, std::size_t i) noexcept {
+  if (type_ == KeyType::kInt64 && erase_direct(static_cast<std::uint64_t>(keys.int_at(i)))) {
+    return StoredKey{static_cast<std::uint64_t>(keys.int_at(i))};
+  }
   const std::uint64_t key_hash = hash(keys, i);
   Stripe& stripe = stripe_of(key_hash);
   Entry* const entry = lookup(stripe, key_hash, keys, i);
@@ -305,6 +358,7 @@ std::optional<StoredKey> KeyIndex::erase(const KeySpan& keys, std::size_t i) noe
 }
 
 bool KeyIndex::erase(StoredKey key) noexcept {
+  if (type_ == KeyType::kInt64 && erase_direct(static_cast<std::uint64_t>(key))) return true;
   const std::uint64_t key_hash =
       type_ == KeyType::kInt64 ? hash_(int_of(key)) : hash_(string_of(key));
   Stripe& stripe = stripe_of(key_hash);
@@ -318,6 +372,24 @@ bool KeyIndex::erase(StoredKey key) noexcept {
 }
 
 void KeyIndex::reserve(std::size_t keys) {
+  if (type_ == KeyType::kString) reserve_table(keys);
+}
+
+void KeyIndex::reserve(const KeySpan& keys, std::size_t fresh) {
+  if (type_ == KeyType::kString) {
+    reserve_table(size() + fresh);
+    return;
+  }
+  std::size_t others = 0;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    grow_direct(keys.int_at(i), size() + fresh);
+    others += is_direct(keys.int_at(i)) ? 0 : 1;
+  }
+  if (others == 0) return;
+  reserve_table(table_used_.load(std::memory_order_relaxed) + std::min(others, fresh));
+}
+
+void KeyIndex::reserve_table(std::size_t keys) {
   // Hashes spread keys over stripes like dice: four standard deviations above the mean.
   const double mean = static_cast<double>(keys) / kStripes;
   const auto wanted = static_cast<std::size_t>(std::ceil(mean + 4 * std::sqrt(mean)));

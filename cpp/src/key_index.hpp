@@ -1,4 +1,8 @@
-// Hash index from keys to 32-bit values.
+// Index from keys to 32-bit values: a hash table, and for small integers an array.
+//
+// Integers that count from 0 are stored by place, 4 bytes a key instead of some 23 in the table: an
+// integer goes there if it is below twice the number of keys and some (see kDirectSpare), so
+// that half of the array is used at least, once it is larger than that. It stays where it was put.
 //
 // Thread safety: find, find_one and hash may run on any thread at any time. Everything else
 // belongs to one writer at a time, which may run while others find. A find that runs beside a
@@ -6,7 +10,7 @@
 //
 // Invariants: a key is in the stripe that the top bits of its hash choose, reachable from its home
 // entry by walking over occupied entries only (erase shifts entries back; there are no
-// tombstones). The bytes of a string live in one heap record whose address does not change while
+// tombstones). An integer is in the table or in the array, not in both. The bytes of a string live in one heap record whose address does not change while
 // the key is in the index, however much the index grows.
 #pragma once
 
@@ -19,6 +23,7 @@
 #include <string_view>
 
 #include "hash.hpp"
+#include "planes.hpp"
 #include "spin_rw_lock.hpp"
 #include "upvec/types.hpp"
 
@@ -62,11 +67,24 @@ class KeyIndex {
   // Frees the record of an erased key. May be called from any thread.
   void release(StoredKey key) noexcept;
 
+  // Makes room for so many strings in all. Integers get theirs as they come.
   void reserve(std::size_t keys);
+  // Makes room for the keys of a batch, of which so many are new: assign() of them will not fail
+  // for lack of it, unless they are strings and there is none for their bytes.
+  void reserve(const KeySpan& keys, std::size_t fresh);
 
   // Calls visit(StoredKey, std::uint32_t value) for every key, in no meaningful order.
   template <class Visit>
   void for_each(Visit&& visit) const;
+  // The value of an integer that stands in the array; kNoValue if it does not.
+  [[nodiscard]] std::uint32_t find_direct(std::uint64_t key) const noexcept {
+    if (key >= direct_end_.load(std::memory_order_acquire)) return kNoValue;
+    return direct_[key].load(std::memory_order_acquire) - 1;
+  }
+  // Whether no key stands in the table.
+  [[nodiscard]] bool is_all_direct() const noexcept {
+    return table_used_.load(std::memory_order_acquire) == 0;
+  }
 
   [[nodiscard]] static std::int64_t int_of(StoredKey key) noexcept {
     return static_cast<std::int64_t>(key);
@@ -96,6 +114,18 @@ class KeyIndex {
   static constexpr unsigned kStripeBits = 6;
   static constexpr std::size_t kStripes = std::size_t{1} << kStripeBits;
 
+  // What an array of few keys may waste: 16 KiB.
+  static constexpr std::size_t kDirectSpare = 4096;
+  static constexpr std::size_t kMaxDirect = kMaxSlots;
+
+  [[nodiscard]] bool is_direct(std::int64_t key) const noexcept {
+    return key >= 0 && static_cast<std::uint64_t>(key) < direct_end_.load(std::memory_order_relaxed);
+  }
+  bool erase_direct(std::uint64_t key) noexcept;
+  // Makes the array long enough for the key, if it is one for it when there are so many keys.
+  void grow_direct(std::int64_t key, std::size_t keys);
+  void reserve_table(std::size_t keys);
+
   static Entries allocate(std::size_t capacity);
   static void place(Entry* entries, std::uint32_t capacity, const Entry& entry) noexcept;
   template <class Matches>
@@ -116,6 +146,9 @@ class KeyIndex {
   KeyType type_;
   SeededHash hash_;
   std::unique_ptr<Stripe[]> stripes_;
+  Plane<std::atomic<std::uint32_t>> direct_;  // by key: its value + 1, or 0
+  std::atomic<std::size_t> direct_end_ = 0;
+  std::atomic<std::size_t> table_used_ = 0;
   std::atomic<std::size_t> size_ = 0;
   std::atomic<std::size_t> entry_bytes_ = 0;
   std::atomic<std::size_t> record_bytes_ = 0;
@@ -127,6 +160,11 @@ void first_occurrence(const KeySpan& keys, std::uint64_t seed, std::span<std::ui
 
 template <class Visit>
 void KeyIndex::for_each(Visit&& visit) const {
+  const std::size_t direct_end = direct_end_.load(std::memory_order_relaxed);
+  for (std::size_t key = 0; key < direct_end; ++key) {
+    const std::uint32_t value = direct_[key].load(std::memory_order_relaxed) - 1;
+    if (value != kNoValue) visit(StoredKey{key}, value);
+  }
   for (std::size_t s = 0; s < kStripes; ++s) {
     const Entry* const entries = stripes_[s].entries.load(std::memory_order_relaxed);
     const std::size_t capacity = stripes_[s].capacity.load(std::memory_order_relaxed);

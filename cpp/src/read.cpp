@@ -7,8 +7,10 @@
 #include <numeric>
 #include <span>
 #include <string>
+#include <unordered_map>
 
 #include "fence.hpp"
+#include "filtered.hpp"
 #include "team.hpp"
 #include "traverse.hpp"
 
@@ -23,32 +25,30 @@ bool same_key(const KeySpan& keys, std::size_t i, std::uint64_t stored) noexcept
 
 class Searcher {
  public:
-  Searcher(const Store& store, const Filter::State* filter, std::uint64_t seq)
-      : store_(store), graph_(store.graph), filter_(filter), seq_(seq) {}
+  // For k hits with ef candidates; the way is of a filter.
+  Searcher(const Store& store, const Filter::State* filter, FilterWay way, std::size_t k,
+           std::size_t ef, std::uint64_t seq)
+      : store_(store), graph_(store.graph), filter_(filter), way_(way), k_(k), ef_(std::max(k, ef)),
+        seq_(seq) {}
 
   // The k nearest that the beam finds, nearest first.
-  void search(const float* query, std::size_t k, std::size_t ef, Scratch& scratch,
-              std::vector<Hit>& hits) const {
+  void search(const float* query, Scratch& scratch, std::vector<Hit>& hits) const {
     encode(query, scratch);
-    if (filter_ != nullptr && scan_is_cheaper(ef)) {
-      scan_allowed(query, k, scratch, hits);
-      return;
-    }
-    beam(query, std::max(k, ef), scratch);
-    fetch_found(k, scratch);
-    if (!collect(query, k, scratch, hits)) collect_older(query, k, std::max(k, ef), scratch, hits);
+    beam(query, ef_, scratch);
+    fetch_found(k_, scratch);
+    if (!collect(query, k_, scratch, hits)) collect_older(query, k_, ef_, scratch, hits);
   }
 
   // The same for queries [begin, end), as many at a time as there are lanes: while the points of
   // one are on their way from memory, the others measure theirs. query_of(i) is the i-th query;
   // done(i, hits) takes what it found.
   template <typename QueryOf, typename Done>
-  void search_in_turns(std::size_t begin, std::size_t end, std::size_t k, std::size_t ef,
+  void search_in_turns(std::size_t begin, std::size_t end,
                        std::span<const ScratchPool::Loan> lanes, const QueryOf& query_of,
                        const Done& done) const {
-    if (filter_ != nullptr && scan_is_cheaper(ef)) {
+    if (filter_ != nullptr && way_ != FilterWay::kWalkAll) {
       for (std::size_t i = begin; i < end; ++i) {
-        search(query_of(i), k, ef, *lanes[0], lanes[0]->hits);
+        search(query_of(i), *lanes[0], lanes[0]->hits);
         done(i, lanes[0]->hits);
       }
       return;
@@ -60,19 +60,19 @@ class Searcher {
       for (; busy < lanes.size() && next < end; ++busy) {
         turns[busy].scratch = &*lanes[busy];
         turns[busy].query = next;
-        start(points, query_of(next++), std::max(k, ef), turns[busy]);
+        start(points, query_of(next++), ef_, turns[busy]);
       }
       while (busy > 0) {
         for (std::size_t lane = 0; lane < busy;) {
           Turn& turn = turns[lane];
           const float* const query = query_of(turn.query);
-          if (advance(points, query, k, std::max(k, ef), turn)) {
+          if (advance(points, query, k_, ef_, turn)) {
             ++lane;
             continue;
           }
           std::vector<Hit>& hits = turn.scratch->hits;
-          if (!collect(query, k, *turn.scratch, hits)) {
-            collect_older(query, k, std::max(k, ef), *turn.scratch, hits);
+          if (!collect(query, k_, *turn.scratch, hits)) {
+            collect_older(query, k_, ef_, *turn.scratch, hits);
           }
           done(turn.query, hits);
           if (next == end) {
@@ -80,7 +80,7 @@ class Searcher {
             continue;
           }
           turn.query = next;
-          start(points, query_of(next++), std::max(k, ef), turn);
+          start(points, query_of(next++), ef_, turn);
           ++lane;
         }
       }
@@ -237,27 +237,17 @@ class Searcher {
     return store_.writing.load(std::memory_order_seq_cst) != seq_;
   }
 
-  // A beam wide enough to meet ef allowed rows measures about 10 ef / selectivity of them; a scan
-  // of the allowed rows measures each once.
-  [[nodiscard]] bool scan_is_cheaper(std::size_t ef) const noexcept {
-    const double allowed = static_cast<double>(filter_->slots.size());
-    const double all = static_cast<double>(graph_.slot_end.load(std::memory_order_relaxed));
-    return allowed * allowed <= 10.0 * static_cast<double>(ef) * all;
-  }
-
   void beam(const float* query, std::size_t ef, Scratch& scratch) const {
     const Slot entry = graph_.entry.load(std::memory_order_acquire);
     begin_pools(ef, scratch);
     ++scratch.counters.queries;
     if (entry == kNoSlot) return;
     if (!graph_.walks_codes) {
-      walk(QueryPoints(graph_), query, entry, scratch);
-      return;
-    }
-    if (graph_.has_codes) {
-      walk(CodePoints(graph_), scratch.query_code.data(), entry, scratch);
+      find(QueryPoints(graph_), query, entry, scratch);
+    } else if (graph_.has_codes) {
+      find(CodePoints(graph_), scratch.query_code.data(), entry, scratch);
     } else {
-      walk(RowPoints(graph_), scratch.query_code.data(), entry, scratch);
+      find(RowPoints(graph_), scratch.query_code.data(), entry, scratch);
     }
     if (is_blurred(scratch)) walk_exactly(query, ef, scratch);
   }
@@ -270,16 +260,19 @@ class Searcher {
   }
   void walk_exactly(const float* query, std::size_t ef, Scratch& scratch) const {
     begin_pools(ef, scratch);
-    walk(QueryPoints(graph_), query, graph_.entry.load(std::memory_order_acquire), scratch);
+    find(QueryPoints(graph_), query, graph_.entry.load(std::memory_order_acquire), scratch);
   }
 
   void begin_pools(std::size_t ef, Scratch& scratch) const {
     const std::size_t slots = graph_.slot_end.load(std::memory_order_acquire);
     std::size_t width = ef;
     if (filter_ != nullptr) {
-      const double share = static_cast<double>(filter_->slots.size()) / static_cast<double>(slots);
+      // A scan leaves nothing out: it need not keep more than will be measured again.
+      const bool keeps_few = way_ == FilterWay::kScan && ef == ef_ && graph_.walks_codes;
+      scratch.accepted.begin(std::min(keeps_few ? measured_again(k_) : ef, filter_->count));
+      if (way_ != FilterWay::kWalkAll) return;
+      const double share = static_cast<double>(filter_->count) / static_cast<double>(slots);
       width = static_cast<std::size_t>(static_cast<double>(ef) / std::clamp(share, 1e-6, 1.0));
-      scratch.accepted.begin(std::min<std::size_t>(ef, filter_->slots.size()));
     }
     scratch.pool.begin(std::min(width, slots));  // no more can be found than there are
   }
@@ -299,6 +292,20 @@ class Searcher {
     scratch.visited.insert(start.slot);
     scratch.pool.insert(start);
     accept(start, scratch);
+  }
+
+  template <typename Points>
+  void find(const Points& points, Point query, Slot entry, Scratch& scratch) const {
+    if (filter_ == nullptr || way_ == FilterWay::kWalkAll) {
+      walk(points, query, entry, scratch);
+      return;
+    }
+    if (way_ == FilterWay::kWalkAllowed) {
+      AllowedWalk(points, query, *filter_, scratch).run();
+      if (scratch.accepted.is_full()) return;
+      begin_pools(ef_, scratch);  // allowed rows that do not lead to each other
+    }
+    upvec::scan_allowed(points, query, *filter_, scratch);
   }
 
   // A function of its own for each kind of points: all of them inlined into beam(), searches took
@@ -412,7 +419,7 @@ class Searcher {
   // A walk beside a commit may end where it began: at a slot that has just lost its list, or has
   // yet to get it. So a beam that finds less than there may be is not to be trusted.
   [[nodiscard]] std::size_t most_unchanged() const noexcept {
-    return filter_ != nullptr ? filter_->slots.size()
+    return filter_ != nullptr ? filter_->count
                               : store_.published_live.load(std::memory_order_relaxed);
   }
 
@@ -433,8 +440,8 @@ class Searcher {
                       Scratch& scratch) const {
     const std::size_t slots = graph_.slot_end.load(std::memory_order_acquire);
     const std::size_t width = std::min(ef, slots);
-    const bool scans =
-        old.size() * kScanShare > slots || !beam_finds_unchanged(query, k, width, slots, scratch);
+    const bool scans = (filter_ != nullptr && way_ == FilterWay::kScan) ||
+                       old.size() * kScanShare > slots || !beam_finds_unchanged(query, k, width, slots, scratch);
     CandidatePool& shown = scratch.shown;
     // A slot may be met twice: in the graph, and then, as it has changed meanwhile, among the old.
     shown.begin(std::min(std::max(2 * measured_again(k), width), 2 * slots));
@@ -450,7 +457,8 @@ class Searcher {
     acquire_fence();
     scan_codes(
         old.size(), [&](std::size_t i) { return old.slot(i); },
-        [&](Slot, std::size_t i) { return old.code(i); }, [](Slot) { return true; }, scratch);
+        [&](Slot, std::size_t i) { return old.code(i); }, [](Slot, std::size_t) { return true; },
+        scratch);
     return take_shown(k, scratch) && store_.writing.load(std::memory_order_seq_cst) == old.commit();
   }
   // If more than this part has moved, a beam finds little that has not; how much wider it gets.
@@ -496,13 +504,18 @@ class Searcher {
 
   // All slots that this version shows as the graph has them, by code.
   void scan_graph(std::size_t slots, Scratch& scratch) const {
+    const std::vector<Slot>* const allowed = filter_ != nullptr ? &filter_->slots() : nullptr;
+    const std::size_t n = allowed != nullptr ? allowed->size() : slots - 1;
+    const auto slot_of = [allowed](std::size_t i) {
+      return allowed != nullptr ? (*allowed)[i] : static_cast<Slot>(i + 1);
+    };
     scan_codes(
-        slots - 1, [](std::size_t i) { return static_cast<Slot>(i + 1); },
-        [this](Slot slot, std::size_t) { return graph_.code(slot); },
-        [this, slots](Slot slot) {
-          constexpr Slot kHeadersAhead = 8;
-          if (slot + kHeadersAhead < slots) {
-            const Row later = graph_.row_of[slot + kHeadersAhead].load(std::memory_order_acquire);
+        n, slot_of, [this](Slot slot, std::size_t) { return graph_.code(slot); },
+        [this, n, &slot_of](Slot slot, std::size_t i) {
+          constexpr std::size_t kHeadersAhead = 8;
+          if (i + kHeadersAhead < n) {
+            const Slot ahead = slot_of(i + kHeadersAhead);
+            const Row later = graph_.row_of[ahead].load(std::memory_order_acquire);
             simd::prefetch(&graph_.rows.header(later));
           }
           return shows_newest(slot);
@@ -526,7 +539,7 @@ class Searcher {
     scratch.points.clear();
     for (std::size_t i = 0; i < n; ++i) {
       const Slot slot = slot_of(i);
-      if (!wanted(slot) || (filter_ != nullptr && !filter_->contains(slot))) continue;
+      if (!wanted(slot, i) || (filter_ != nullptr && !filter_->contains(slot))) continue;
       scratch.slots.push_back(slot);
       scratch.points.push_back(code_of(slot, i));
       if (scratch.slots.size() == kMostTogether) measure_block();
@@ -579,7 +592,7 @@ class Searcher {
 
   void scan_allowed(const float* query, std::size_t k, Scratch& scratch,
                     std::vector<Hit>& hits) const {
-    scratch.slots.assign(filter_->slots.begin(), filter_->slots.end());
+    scratch.slots = filter_->slots();
     measure_visible(query, scratch);
     take_nearest(k, scratch, hits);
   }
@@ -600,8 +613,13 @@ class Searcher {
   const Store& store_;
   const Graph& graph_;
   const Filter::State* filter_;
+  FilterWay way_;
+  std::size_t k_;
+  std::size_t ef_;
   std::uint64_t seq_;
 };
+
+}  // namespace
 
 // The recall that this gives; in brackets that of 2 k, and how many times longer it takes:
 //   set           k 1     k 10    k 100                 k 1,000
@@ -609,11 +627,9 @@ class Searcher {
 //   wordnet-100k  .9950   .9923   .9909 (.9949, 1.28)   .9912 (.9985, 1.86)
 //   sift-50k      1.000   .9954   .9944 (.9971, 1.29)   .9987 (.9999, 1.84)
 //   sift-200k     .9930   .9880   .9869 (.9917, 1.24)   .9962 (.9993, 1.87)
-std::size_t effective_ef(const SearchOptions& options, std::size_t k) {
-  return options.ef == 0 ? std::max<std::size_t>(64, k + 54) : std::max(options.ef, k);
+std::size_t effective_ef(std::size_t ef, std::size_t k) noexcept {
+  return ef == 0 ? std::max<std::size_t>(64, k + 54) : std::max(ef, k);
 }
-
-}  // namespace
 
 void find_visible(const Store& store, const KeySpan& keys, std::uint64_t seq,
                   std::vector<Slot>& slots, std::vector<Row>& rows) {
@@ -631,14 +647,18 @@ void find_visible(const Store& store, const KeySpan& keys, std::uint64_t seq,
   // A later commit may have given the slot of a removed key to another one. Then only the rows
   // know.
   if (missing.empty() || store.keys_erased_at.load(std::memory_order_seq_cst) <= seq) return;
+  std::unordered_multimap<std::uint64_t, std::size_t> wanted;
+  for (const std::size_t i : missing) wanted.emplace(store.keys.hash(keys, i), i);
   const Slot end = store.graph.slot_end.load(std::memory_order_acquire);
   for (Slot slot = 1; slot < end; ++slot) {
     const Row row = visible_row(store.graph, slot, seq);
     if (row == kNoRow) continue;
-    for (const std::size_t i : missing) {
-      if (!same_key(keys, i, store.graph.rows.header(row).key)) continue;
-      slots[i] = slot;
-      rows[i] = row;
+    const std::uint64_t key = store.graph.rows.header(row).key;
+    const auto [first, last] = wanted.equal_range(store.hash_of(key));
+    for (auto at = first; at != last; ++at) {
+      if (!same_key(keys, at->second, key)) continue;
+      slots[at->second] = slot;
+      rows[at->second] = row;
     }
   }
 }
@@ -665,13 +685,19 @@ void get(const Store& store, const KeySpan& keys, float* vectors, std::uint8_t* 
 void search(const Store& store, const MatrixView& queries, const SearchOptions& options,
             const Filter::State* filter, std::uint64_t seq, const Places& places) {
   require_dim(store.options, queries, "queries");
-  const std::size_t ef = effective_ef(options, places.k());
-  const Searcher searcher(store, filter, seq);
+  const std::size_t ef = effective_ef(options.ef, places.k());
+  FilterWay way = options.way;
+  if (filter == nullptr) {
+    way = FilterWay::kWalkAll;
+  } else if (way == FilterWay::kAuto) {
+    way = filter_costs(store, *filter, ef).best;
+  }
+  const Searcher searcher(store, filter, way, places.k(), ef, seq);
   if (queries.rows == 1) {
     // Such a call takes microseconds: no threads, no memory of its own.
     const ScratchPool::Loan scratch = store.scratches.take();
-    searcher.search(prepare_queries(store.options, queries, scratch->query), places.k(), ef,
-                    *scratch, scratch->hits);
+    searcher.search(prepare_queries(store.options, queries, scratch->query), *scratch,
+                    scratch->hits);
     places.fill(0, scratch->hits);
     return;
   }
@@ -690,28 +716,8 @@ void search(const Store& store, const MatrixView& queries, const SearchOptions& 
   while (loans.size() < team.size() * lanes) loans.push_back(store.scratches.take());
   team.run(chunks, 1, [&](std::size_t chunk, unsigned worker) {
     const std::size_t end = std::min((chunk + 1) * kChunk, queries.rows);
-    searcher.search_in_turns(chunk * kChunk, end, places.k(), ef,
-                             std::span(loans).subspan(worker * lanes, lanes), query_of, done);
+    searcher.search_in_turns(chunk * kChunk, end, std::span(loans).subspan(worker * lanes, lanes), query_of, done);
   });
-}
-
-std::shared_ptr<const Filter::State> make_filter(const std::shared_ptr<const Store>& store,
-                                                 const KeySpan& allowed, std::uint64_t seq) {
-  require_key_type(*store, allowed);
-  auto filter = std::make_shared<Filter::State>();
-  filter->store = store;
-  std::vector<Row> rows;
-  find_visible(*store, allowed, seq, filter->slots, rows);
-  std::erase(filter->slots, kNoSlot);
-  std::sort(filter->slots.begin(), filter->slots.end());
-  filter->slots.erase(std::unique(filter->slots.begin(), filter->slots.end()), filter->slots.end());
-  filter->bits.resize(store->graph.slot_end.load(std::memory_order_acquire) / 64 + 1);
-  for (const Slot slot : filter->slots) {
-    filter->bits[slot / 64] |= std::uint64_t{1} << (slot % 64);
-    const Row row = visible_row(store->graph, slot, seq);
-    filter->hashes.push_back(store->hash_of(store->graph.rows.header(row).key));
-  }
-  return filter;
 }
 
 Keys visible_keys(const Store& store, std::uint64_t seq) {

@@ -1,6 +1,7 @@
 // The readers' side of an index. None of these functions waits for a writer.
 #pragma once
 
+#include "filter.hpp"
 #include "hits.hpp"
 #include "store.hpp"
 
@@ -29,8 +30,8 @@ void exact_search(const Store& store, const MatrixView& queries, const SearchOpt
 RangeResult range_search(const Store& store, const MatrixView& queries, float radius,
                          const SearchOptions& options, const Filter::State* filter,
                          std::uint64_t seq);  // range.cpp
-std::shared_ptr<const Filter::State> make_filter(const std::shared_ptr<const Store>& store,
-                                                 const KeySpan& allowed, std::uint64_t seq);
+// Candidates that a search for k rows holds.
+[[nodiscard]] std::size_t effective_ef(std::size_t ef, std::size_t k) noexcept;
 Keys visible_keys(const Store& store, std::uint64_t seq);
 // The slot that holds each key at `seq`, and the row that it shows; kNoSlot if none.
 void find_visible(const Store& store, const KeySpan& keys, std::uint64_t seq,

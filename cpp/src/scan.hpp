@@ -29,11 +29,10 @@ class Scan {
  public:
   // A filter leaves only its slots to be looked at.
   Scan(const Store& store, const Filter::State* filter, std::uint64_t seq)
-      : store_(store),
-        graph_(store.graph),
+      : graph_(store.graph),
         filter_(filter),
         seq_(seq),
-        size_(filter != nullptr ? filter->slots.size()
+        size_(filter != nullptr ? filter->slots().size()
                                 : graph_.slot_end.load(std::memory_order_acquire) - 1),
         block_(std::clamp<std::size_t>(kBlockBytes / graph_.space.row_bytes(), 4, kMostRows) / 4 *
                4) {}
@@ -110,7 +109,7 @@ class Scan {
     }
   }
   [[nodiscard]] Slot slot_at(std::size_t place) const noexcept {
-    return filter_ != nullptr ? filter_->slots[place] : static_cast<Slot>(place + 1);
+    return filter_ != nullptr ? filter_->slots()[place] : static_cast<Slot>(place + 1);
   }
   // The row that this version shows at a place, given what its slot points at.
   [[nodiscard]] Row shown_at(std::size_t place, Row newest) const noexcept {
@@ -119,10 +118,9 @@ class Scan {
   }
   // As Filter::State::contains, without looking for the slot.
   [[nodiscard]] bool still_allowed(std::size_t place, Row row) const noexcept {
-    return filter_->hashes[place] == store_.hash_of(graph_.rows.header(row).key);
+    return filter_->still_holds(place, graph_.rows.header(row).key);
   }
 
-  const Store& store_;
   const Graph& graph_;
   const Filter::State* filter_;
   std::uint64_t seq_;

@@ -128,10 +128,4 @@ std::uint64_t Store::hash_of(std::uint64_t stored_key) const noexcept {
   return keys.hash(KeySpan::strings(offsets, text.data()), 0);
 }
 
-bool Filter::State::contains(Slot slot, std::uint64_t key) const noexcept {
-  const auto it = std::lower_bound(slots.begin(), slots.end(), slot);
-  return it != slots.end() && *it == slot &&
-         hashes[static_cast<std::size_t>(it - slots.begin())] == store->hash_of(key);
-}
-
 }  // namespace upvec

@@ -84,19 +84,6 @@ struct Snapshot::State {
   Epochs::Pin pin;
 };
 
-struct Filter::State {
-  std::shared_ptr<const Store> store;
-  std::vector<std::uint64_t> bits;    // by slot
-  std::vector<Slot> slots;            // ascending
-  std::vector<std::uint64_t> hashes;  // of the key of each: a slot may have got another key since
-
-  [[nodiscard]] bool contains(Slot slot) const noexcept {
-    return slot / 64 < bits.size() && (bits[slot / 64] >> (slot % 64) & 1) != 0;
-  }
-  // Does the slot still hold, as this stored key, the key that was allowed?
-  [[nodiscard]] bool contains(Slot slot, std::uint64_t key) const noexcept;
-};
-
 // The functions of Index, by file.
 std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vectors,
                             const UpsertOptions& options);  // write.cpp

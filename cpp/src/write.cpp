@@ -315,12 +315,12 @@ class SlotSource {
   explicit SlotSource(Store& store) : store_(store) {}
 
   // Everything that may fail for lack of memory or room, before anything is changed.
-  void reserve(std::size_t inserts, std::size_t rows) {
+  void reserve(const KeySpan& keys, std::size_t inserts, std::size_t rows) {
     const std::size_t end = store_.graph.slot_end.load(std::memory_order_relaxed) + inserts;
     if (end > kMaxSlots) throw Error(ErrorCode::kLimit, "an index holds at most 2^31 - 2 keys");
     store_.graph.ensure_slots(end);
     store_.graph.rows.reserve(rows);
-    store_.keys.reserve(store_.keys.size() + inserts);
+    store_.keys.reserve(keys, inserts);
   }
 
   // The slot that a removed key left, if nobody took it since.
@@ -428,7 +428,7 @@ std::vector<Outcome> upsert(Store& store, const KeySpan& keys, MatrixView vector
   if (changes.empty()) return outcomes;
 
   SlotSource slots(store);
-  slots.reserve(inserts, changes.size());
+  slots.reserve(keys, inserts, changes.size());
   const auto replaced = static_cast<std::size_t>(
       std::count_if(changes.begin(), changes.end(),
                     [](const Change& change) { return change.task != Task::kInsert; }));

@@ -31,6 +31,12 @@ E parse(const std::string& name, const char* argument,
 }
 
 constexpr std::pair<const char*, Codes> kCodes[] = {{"none", Codes::kNone}, {"int8", Codes::kInt8}};
+constexpr std::pair<const char*, FilterWay> kWays[] = {
+    {"auto", FilterWay::kAuto},
+    {"scan", FilterWay::kScan},
+    {"walk_allowed", FilterWay::kWalkAllowed},
+    {"walk_all", FilterWay::kWalkAll},
+};
 constexpr std::pair<const char*, Keep> kKeeps[] = {
     {"f32", Keep::kF32}, {"bf16", Keep::kBf16}, {"none", Keep::kNone}};
 constexpr std::pair<const char*, Metric> kMetrics[] = {
@@ -184,8 +190,10 @@ py::tuple run_search(const Index& index, How how, const MatrixView& queries, std
 }
 
 py::tuple search(const Index& index, const FloatMatrix& queries, std::size_t k, std::size_t ef,
-                 const py::object& allowed, unsigned threads, const py::object& snapshot) {
-  const ReadArguments arguments(index, allowed, snapshot, ef, threads);
+                 const py::object& allowed, unsigned threads, const py::object& snapshot,
+                const std::string& way) {
+  ReadArguments arguments(index, allowed, snapshot, ef, threads);
+  arguments.options.way = parse(way, "way", kWays);
   return run_search(index, How::kGraph, matrix_view(queries, "queries"), k, arguments.options);
 }
 
@@ -353,6 +361,25 @@ Filter make_filter(const Index& index, const py::object& keys, const py::object&
   return *ReadArguments(index, keys, snapshot).filter;
 }
 
+using Words = py::array_t<std::uint64_t, py::array::c_style>;
+
+Filter make_filter_of_bits(const Index& index, const Words& bits, const py::object& snapshot) {
+  const ReadArguments arguments(index, py::none(), snapshot);
+  const std::span<const std::uint64_t> words(bits.data(), static_cast<std::size_t>(bits.size()));
+  const py::gil_scoped_release release;
+  return index.filter_of_bits(words, arguments.options);
+}
+
+py::dict filter_costs(const Index& index, const Filter& filter, std::size_t k, std::size_t ef) {
+  const FilterCosts costs = index.filter_costs(filter, k, ef);
+  py::dict result;
+  result["scan"] = costs.scan;
+  result["walk_allowed"] = costs.walk_allowed;
+  result["walk_all"] = costs.walk_all;
+  result["best"] = name_of(costs.best, kWays);
+  return result;
+}
+
 }  // namespace
 }  // namespace upvec::python
 
@@ -401,9 +428,13 @@ void bind_index(pybind11::module_& m) {
       .def("reserve", &Index::reserve, "n"_a, Unlocked())
       .def("snapshot", &snapshot, py::kw_only(), "head"_a = false)
       .def("filter", &make_filter, "keys"_a, py::kw_only(), "snapshot"_a = py::none())
+      .def("filter_of_bits", &make_filter_of_bits, "bits"_a, py::kw_only(),
+           "snapshot"_a = py::none())
+      .def("filter_costs", &filter_costs, "filter"_a, "k"_a, "ef"_a = 0)
       .def("get", &get, "keys"_a, py::kw_only(), "snapshot"_a = py::none())
       .def("search", &search, "queries"_a, "k"_a, py::kw_only(), "ef"_a = 0,
-           "allowed"_a = py::none(), "threads"_a = 0, "snapshot"_a = py::none())
+           "allowed"_a = py::none(), "threads"_a = 0, "snapshot"_a = py::none(),
+           "way"_a = "auto")
       .def("search_plain", &search_plain, "queries"_a, "k"_a, "ef"_a, "where"_a, "threads"_a,
            "snapshot"_a)
       .def("exact_search", &exact_search, "queries"_a, "k"_a, py::kw_only(),

@@ -186,7 +186,7 @@ TEST_CASE("an index of 10^5 keys grows, and reserving spares it that") {
   }
   KeyIndex grown(KeyType::kInt64, 3);
   KeyIndex reserved(KeyType::kInt64, 3);
-  reserved.reserve(kKeys);
+  reserved.reserve(column.span(), kKeys);
   const std::size_t reserved_bytes = reserved.bytes();
   for (std::uint32_t i = 0; i < kKeys; ++i) {
     grown.assign(column.span(), i, i);

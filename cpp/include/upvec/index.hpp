@@ -164,6 +164,22 @@ class Filter {
   std::shared_ptr<const State> state_;
 };
 
+// How a search keeps to what is allowed.
+enum class FilterWay : std::uint8_t {
+  kAuto,         // the cheapest
+  kScan,         // measure every allowed row, by code
+  kWalkAllowed,  // walk from allowed row to allowed row, looking through the lists of others
+  kWalkAll,      // walk over all rows, and keep the allowed ones
+};
+
+// What the ways are expected to take, in nanoseconds a query.
+struct FilterCosts {
+  double scan = 0.0;
+  double walk_allowed = 0.0;
+  double walk_all = 0.0;
+  FilterWay best = FilterWay::kWalkAll;
+};
+
 struct ReadOptions {
   const Snapshot* snapshot = nullptr;  // null: what is published when the call starts
 };
@@ -172,6 +188,7 @@ struct SearchOptions : ReadOptions {
   std::size_t ef = 0;              // candidates held; 0: max(64, k + 54)
   const Filter* filter = nullptr;  // null: all keys are allowed
   unsigned threads = 0;
+  FilterWay way = FilterWay::kAuto;
 };
 
 // One version of an index on its way into a file, in pieces that the caller writes. Whoever writes
@@ -212,6 +229,13 @@ class Index {
   // Of the newest commit, published or not.
   [[nodiscard]] Snapshot head_snapshot() const;
   [[nodiscard]] Filter filter(const KeySpan& allowed, const ReadOptions& options = {}) const;
+  // The same for int64 keys from 0 on, of which bit i of `allowed` stands for i. Good for reads of
+  // that version alone; others throw Error(kInvalidArgument).
+  [[nodiscard]] Filter filter_of_bits(std::span<const std::uint64_t> allowed,
+                                      const ReadOptions& options = {}) const;
+  // What a search for k rows with this filter would do.
+  [[nodiscard]] FilterCosts filter_costs(const Filter& filter, std::size_t k,
+                                         std::size_t ef = 0) const;
 
   // vectors: room for keys.size() * dim floats; found: for keys.size(). Rows not found become
   // zeros. The vectors are those that are kept (see Keep); put back, they count as unchanged.

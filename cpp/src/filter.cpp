@@ -1,0 +1,116 @@
+#include "filter.hpp"
+
+#include <algorithm>
+#include <bit>
+
+#include "read.hpp"
+#include "store.hpp"
+
+namespace upvec {
+namespace {
+
+constexpr std::size_t kSeeds = 64;
+
+std::size_t words_for(const Store& store) {
+  return store.graph.slot_end.load(std::memory_order_acquire) / 64 + 1;
+}
+
+void allow(Filter::State& filter, Slot slot) {
+  std::uint64_t& word = filter.bits[slot / 64];
+  const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
+  filter.count += (word & bit) == 0 ? 1 : 0;
+  word |= bit;
+}
+
+template <typename Visit>
+void for_each_bit(std::span<const std::uint64_t> bits, const Visit& visit) {
+  for (std::size_t w = 0; w < bits.size(); ++w) {
+    for (std::uint64_t word = bits[w]; word != 0; word &= word - 1) {
+      visit(w * 64 + static_cast<std::size_t>(std::countr_zero(word)));
+    }
+  }
+}
+
+}  // namespace
+
+bool Filter::State::contains(Slot slot, std::uint64_t key) const noexcept {
+  if (!contains(slot)) return false;
+  if (is_for_one_version()) return true;
+  const std::vector<Slot>& all = slots();
+  const auto at = std::lower_bound(all.begin(), all.end(), slot);
+  return still_holds(static_cast<std::size_t>(at - all.begin()), key);
+}
+
+bool Filter::State::still_holds(std::size_t place, std::uint64_t key) const noexcept {
+  return is_for_one_version() || hashes[place] == store->hash_of(key);
+}
+
+const std::vector<Slot>& Filter::State::slots() const {
+  std::call_once(listed_, [this] {
+    slots_.reserve(count);
+    for_each_bit(bits, [this](std::size_t slot) { slots_.push_back(static_cast<Slot>(slot)); });
+  });
+  return slots_;
+}
+
+const std::vector<Slot>& Filter::State::seeds() const {
+  std::call_once(seeded_, [this] {
+    const std::vector<Slot>& all = slots();
+    const std::size_t n = std::min(kSeeds, all.size());
+    for (std::size_t i = 0; i < n; ++i) seeds_.push_back(all[i * all.size() / n]);
+  });
+  return seeds_;
+}
+
+std::shared_ptr<const Filter::State> make_filter(const std::shared_ptr<const Store>& store,
+                                                 const KeySpan& allowed, std::uint64_t seq) {
+  require_key_type(*store, allowed);
+  auto filter = std::make_shared<Filter::State>();
+  filter->store = store;
+  filter->seq = seq;
+  std::vector<Slot> slots;
+  std::vector<Row> rows;
+  find_visible(*store, allowed, seq, slots, rows);
+  filter->bits.resize(words_for(*store));
+  for (const Slot slot : slots) {
+    if (slot != kNoSlot) allow(*filter, slot);
+  }
+  filter->hashes.reserve(filter->count);
+  for (const Slot slot : filter->slots()) {
+    const Row row = visible_row(store->graph, slot, seq);
+    filter->hashes.push_back(store->hash_of(store->graph.rows.header(row).key));
+  }
+  return filter;
+}
+
+std::shared_ptr<const Filter::State> make_filter_of_bits(const std::shared_ptr<const Store>& store,
+                                                         std::span<const std::uint64_t> allowed,
+                                                         std::uint64_t seq) {
+  auto filter = std::make_shared<Filter::State>();
+  filter->store = store;
+  filter->seq = seq;
+  filter->bits.resize(words_for(*store));
+  // Where keys lead is as it was at `seq`, unless one has lost its slot since.
+  for_each_bit(allowed, [&](std::size_t key) {
+    const auto wanted = static_cast<std::int64_t>(key);
+    const std::uint32_t slot = store->keys.find_one(KeySpan::ints({&wanted, 1}), 0);
+    if (slot != kNoValue && slot / 64 < filter->bits.size()) allow(*filter, slot);
+  });
+  if (store->keys_erased_at.load(std::memory_order_seq_cst) <= seq) return filter;
+  std::vector<std::int64_t> keys;
+  for_each_bit(allowed, [&](std::size_t key) { keys.push_back(static_cast<std::int64_t>(key)); });
+  return make_filter(store, KeySpan::ints(keys), seq);
+}
+
+FilterCosts filter_costs(const Store& store, const Filter::State& filter, std::size_t ef) noexcept {
+  const double all = static_cast<double>(store.published_live.load(std::memory_order_relaxed));
+  const double allowed = static_cast<double>(filter.count);
+  FilterCosts costs;
+  costs.scan = allowed;
+  costs.walk_all = 10.0 * static_cast<double>(ef) * all / std::max(allowed, 1.0);
+  costs.walk_allowed = costs.walk_all;
+  costs.best = costs.scan <= costs.walk_all ? FilterWay::kScan : FilterWay::kWalkAll;
+  return costs;
+}
+
+}  // namespace upvec

@@ -51,7 +51,14 @@ std::shared_ptr<const Filter::State> make_filter_of_bits(const std::shared_ptr<c
                                                          std::span<const std::uint64_t> allowed,
                                                          std::uint64_t seq);
 
-// What a search expects to take, in nanoseconds, and the cheapest.
-FilterCosts filter_costs(const Store& store, const Filter::State& filter, std::size_t ef) noexcept;
+// What a search for k rows with ef candidates expects to take, as rows that are scanned.
+FilterCosts filter_costs(const Store& store, const Filter::State& filter, std::size_t k,
+                         std::size_t ef) noexcept;
+// A walk that expands so many.
+[[nodiscard]] double cost_of_walk(double width) noexcept;
+[[nodiscard]] double cost_of_walk_among_allowed(double width) noexcept;
+// How wide a beam over all of so many slots has to be to meet enough allowed ones.
+[[nodiscard]] std::size_t width_to_meet(const Filter::State& filter, std::size_t slots,
+                                        std::size_t k, std::size_t ef) noexcept;
 
 }  // namespace upvec

@@ -207,6 +207,7 @@ class Searcher {
         return false;
     }
     if (open_next(points, turn)) return true;
+    mend_walk(points, point, scratch);
     if (is_blurred(scratch)) walk_exactly(query, ef, scratch);
     locate_found(k, scratch);
     turn.stage = Turn::Stage::kLocates;
@@ -269,10 +270,9 @@ class Searcher {
     if (filter_ != nullptr) {
       // A scan leaves nothing out: it need not keep more than will be measured again.
       const bool keeps_few = way_ == FilterWay::kScan && ef == ef_ && graph_.walks_codes;
-      scratch.accepted.begin(std::min(keeps_few ? measured_again(k_) : ef, filter_->count));
+      scratch.accepted.begin(std::min(keeps_few ? 2 * measured_again(k_) : ef, filter_->count));
       if (way_ != FilterWay::kWalkAll) return;
-      const double share = static_cast<double>(filter_->count) / static_cast<double>(slots);
-      width = static_cast<std::size_t>(static_cast<double>(ef) / std::clamp(share, 1e-6, 1.0));
+      width = width_to_meet(*filter_, slots, k_, ef);
     }
     scratch.pool.begin(std::min(width, slots));  // no more can be found than there are
   }
@@ -298,14 +298,26 @@ class Searcher {
   void find(const Points& points, Point query, Slot entry, Scratch& scratch) const {
     if (filter_ == nullptr || way_ == FilterWay::kWalkAll) {
       walk(points, query, entry, scratch);
-      return;
+      mend_walk(points, query, scratch);
+    } else if (way_ == FilterWay::kWalkAllowed) {
+      find_allowed(points, query, *filter_, ef_, scratch);
+    } else {
+      upvec::scan_allowed(points, query, *filter_, scratch);
     }
-    if (way_ == FilterWay::kWalkAllowed) {
-      AllowedWalk(points, query, *filter_, scratch).run();
-      if (scratch.accepted.is_full()) return;
-      begin_pools(ef_, scratch);  // allowed rows that do not lead to each other
+  }
+
+  // A walk over all slots that met too few allowed ones, as where the query is there are fewer of
+  // them than elsewhere, is no answer.
+  template <typename Points>
+  void mend_walk(const Points& points, Point query, Scratch& scratch) const {
+    if (filter_ == nullptr) return;
+    const CandidatePool& pool = scratch.pool;
+    const std::size_t enough = std::min(k_, filter_->count);
+    std::size_t allowed = 0;
+    for (std::size_t i = 0; i < pool.size() && allowed < enough; ++i) {
+      allowed += filter_->contains(pool[i].slot) ? 1 : 0;
     }
-    upvec::scan_allowed(points, query, *filter_, scratch);
+    if (allowed < enough) find_allowed(points, query, *filter_, ef_, scratch);
   }
 
   // A function of its own for each kind of points: all of them inlined into beam(), searches took
@@ -338,7 +350,28 @@ class Searcher {
     scratch.candidates.clear();
     scratch.points.clear();
     // Rows that this version does not show give their places to those behind them.
-    for (std::size_t i = 0; i < pool.size() && scratch.candidates.size() < n; ++i) {
+    std::size_t end = 0;
+    while (end < pool.size() && scratch.candidates.size() < n) {
+      const std::size_t from = end;
+      end = std::min(from + n - scratch.candidates.size(), pool.size());
+      take_shown_of(pool, from, end, scratch);
+    }
+    if (graph_.walks_codes) {
+      measure_candidates(query, scratch);
+      if (filter_ != nullptr) measure_doubtful(query, k, end, scratch);
+    }
+    for (std::size_t i = 0; i < std::min(k, scratch.candidates.size()); ++i) {
+      const Neighbor& candidate = scratch.candidates[i];
+      const Row row = graph_.row_of[candidate.slot].load(std::memory_order_acquire);
+      hits.push_back({candidate.distance, graph_.rows.header(row).key});
+    }
+    return !commit_under_way();
+  }
+
+  // Of [from, end) of the pool, what this version shows as the graph has it.
+  void take_shown_of(const CandidatePool& pool, std::size_t from, std::size_t end,
+                     Scratch& scratch) const {
+    for (std::size_t i = from; i < end; ++i) {
       const Row row = graph_.row_of[pool[i].slot].load(std::memory_order_acquire);
       const RowHeader& header = graph_.rows.header(row);
       if (row == kNoRow || header.removed != 0 || header.seq > seq_) continue;
@@ -347,13 +380,6 @@ class Searcher {
       scratch.candidates.push_back(pool[i]);
       scratch.points.push_back(graph_.rows.vector(row));
     }
-    if (graph_.walks_codes) measure_candidates(query, scratch);
-    for (std::size_t i = 0; i < std::min(k, scratch.candidates.size()); ++i) {
-      const Neighbor& candidate = scratch.candidates[i];
-      const Row row = graph_.row_of[candidate.slot].load(std::memory_order_acquire);
-      hits.push_back({candidate.distance, graph_.rows.header(row).key});
-    }
-    return !commit_under_way();
   }
 
   // Puts the distances to scratch.points, which have been sent for, in the place of those by code.
@@ -364,10 +390,35 @@ class Searcher {
       graph_.space.distances_to(query, &scratch.points[i], std::min(kMostTogether, n - i),
                                 &scratch.distances[i]);
     }
-    for (std::size_t i = 0; i < n; ++i) scratch.candidates[i].distance = scratch.distances[i];
+    scratch.widest_error = 0.0F;
+    for (std::size_t i = 0; i < n; ++i) {
+      float& distance = scratch.candidates[i].distance;
+      scratch.widest_error =
+          std::max(scratch.widest_error, std::abs(distance - scratch.distances[i]));
+      distance = scratch.distances[i];
+    }
     scratch.counters.distances += n;
     UPVEC_COUNT(scratch.counters.traffic.exact_distances += n);
     std::sort(scratch.candidates.begin(), scratch.candidates.end());
+  }
+
+  // Of an answer that is far away, codes can't tell the first from the next: so all that may be
+  // nearer than the k-th, as far as codes have been wrong with the first n of the pool.
+  void measure_doubtful(const float* query, std::size_t k, std::size_t n, Scratch& scratch) const {
+    const CandidatePool& pool = found(scratch);
+    auto& candidates = scratch.candidates;
+    if (n >= pool.size() || candidates.size() < k) return;
+    std::size_t end = n;
+    const float bound = candidates[k - 1].distance + scratch.widest_error;
+    while (end < pool.size() && pool[end].distance <= bound) ++end;
+    if (end == n) return;
+    const std::vector<Neighbor> measured(candidates);
+    candidates.clear();
+    scratch.points.clear();
+    take_shown_of(pool, n, end, scratch);
+    measure_candidates(query, scratch);
+    candidates.insert(candidates.end(), measured.begin(), measured.end());
+    std::sort(candidates.begin(), candidates.end());
   }
 
   // How many of the nearest by code are measured by exact vector. Recall, in points, lost against
@@ -690,7 +741,7 @@ void search(const Store& store, const MatrixView& queries, const SearchOptions& 
   if (filter == nullptr) {
     way = FilterWay::kWalkAll;
   } else if (way == FilterWay::kAuto) {
-    way = filter_costs(store, *filter, ef).best;
+    way = filter_costs(store, *filter, places.k(), ef).best;
   }
   const Searcher searcher(store, filter, way, places.k(), ef, seq);
   if (queries.rows == 1) {

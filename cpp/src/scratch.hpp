@@ -291,6 +291,7 @@ struct Scratch {
   std::vector<Neighbor> kept;
   std::vector<Neighbor> inside;  // of a range search
   std::vector<std::byte> query_code;
+  float widest_error = 0.0F;     // of codes, in what was last measured again
   PaddedVector query;     // of a call with one
   std::vector<Hit> hits;  // of one query
 };

@@ -3,8 +3,8 @@
 // Two ways. A scan of their codes; and a walk that measures allowed slots only, and where a list
 // names few of them looks through the lists of the others (Patel, Kraft, Guestrin and Zaharia,
 // ACORN, SIGMOD 2024, section 5; that it is decided list by list: Sehgal and Salihoglu, NaviX, VLDB
-// 2025, section 4). It begins at a sample of the allowed slots, so it need not find its way to them
-// through others.
+// 2025, section 4). It begins at those that a walk over all slots has met near the query, and at a
+// sample of the others: most of them may be elsewhere, where the first do not lead.
 #pragma once
 
 #include <algorithm>
@@ -40,7 +40,7 @@ void scan_allowed(const Points& points, Point query, const Filter::State& filter
   }
 }
 
-// A walk over level 0 with scratch.accepted as its pool.
+// A walk over level 0 with scratch.accepted as its pool. What is there already, is where it begins.
 template <typename Points>
 class AllowedWalk {
  public:
@@ -64,15 +64,18 @@ class AllowedWalk {
   }
 
  private:
-  // Where a list names fewer allowed slots than this, others' lists are looked through until so many
-  // are found. Recall and queries/s (to unfiltered ones) by the two, 200,000 x 128 SIFT, of which a
-  // half / a tenth are allowed by chance:
+  // Where a list names fewer allowed slots than this, others' lists are looked through until so
+  // many are found. Recall and queries/s (to unfiltered ones) by the two, 200,000 x 128 SIFT, of
+  // which a half / a tenth are allowed by chance:
   //   32, 32   .9905 .35   .9935 .29        8, 16   .9675 .59   .9830 .35
   //    8, 32   .9780 .54   .9935 .31       12, 12   .9785 .57   .9720 .48
   static constexpr std::size_t kFew = 10;
   static constexpr std::size_t kEnough = 20;
 
   void begin() {
+    for (std::size_t i = 0; i < scratch_.accepted.size(); ++i) {
+      scratch_.visited.insert(scratch_.accepted[i].slot);
+    }
     scratch_.slots.clear();
     for (const Slot slot : filter_.seeds()) {
       // It may show nothing any more.
@@ -126,34 +129,44 @@ class AllowedWalk {
   Scratch& scratch_;
 };
 
-// The nearest allowed slots to scratch.accepted, by whichever way finds them.
+inline std::vector<Neighbor> candidates_of(const CandidatePool& pool) {
+  std::vector<Neighbor> candidates;
+  for (std::size_t i = 0; i < pool.size(); ++i) candidates.push_back(pool[i]);
+  return candidates;
+}
+
+// The nearest allowed slots to scratch.accepted, by whichever way finds them. It has those near the
+// query that were met so far.
 //
-// A query that is far from everything allowed has all of it at nearly the same distance, and a beam
-// misses some of the nearest: of 200,000 x 128 SIFT, a half allowed, the farthest from the query,
-// ef 64 / 128 / 256 / 512 gave a recall of .845, .906, .945 and .959. The relative contrast (He,
-// Kumar and Chang, ICML 2012) tells: of the first and the last of 64 candidates it was above .3 for
-// 19 in 20 other queries, and for one in 5 of these.
+// Where there are few allowed ones around the query, a walk does not get from one to the next. And
+// a query that is far from everything allowed has all of it at nearly the same distance, so that a
+// beam misses some of the nearest: of 200,000 x 128 SIFT, a half allowed, the farthest from the
+// query, ef 64 / 128 / 256 / 512 gave a recall of .845, .906, .945 and .959. The relative contrast
+// (He, Kumar and Chang, ICML 2012) tells: of the first and the last of 64 candidates it was above
+// .3 for 19 in 20 other queries, and for one in 5 of these.
 template <typename Points>
 void find_allowed(const Points& points, Point query, const Filter::State& filter, std::size_t ef,
-                  Scratch& scratch) {
+                  bool are_few_here, Scratch& scratch) {
   constexpr float kLowContrast = 0.3F;
   constexpr std::size_t kWider = 8;
   CandidatePool& found = scratch.accepted;
-  found.begin(std::min(ef, filter.count));
-  AllowedWalk(points, query, filter, scratch).run();
-  if (found.is_full()) {
-    const float first = found[0].distance;
-    const float last = found[found.size() - 1].distance;
-    if (last - first >= kLowContrast * std::abs(first)) return;
+  if (!are_few_here) {
+    AllowedWalk(points, query, filter, scratch).run();
+    if (found.is_full()) {
+      const float first = found.size() > 0 ? found[0].distance : 0.0F;
+      const float last = found.size() > 0 ? found[found.size() - 1].distance : 0.0F;
+      if (last - first >= kLowContrast * std::abs(first)) return;
+    }
   }
   const std::size_t wider = std::min(kWider * ef, filter.count);
-  const double walk = cost_of_walk_among_allowed(static_cast<double>(wider));
-  if (found.is_full() && walk < static_cast<double>(filter.count)) {
+  if (cost_of_walk_among_allowed(static_cast<double>(wider)) < static_cast<double>(filter.count)) {
+    const std::vector<Neighbor> before = candidates_of(found);
     found.begin(wider);
+    for (const Neighbor candidate : before) found.insert(candidate);
     AllowedWalk(points, query, filter, scratch).run();
     if (found.is_full()) return;
   }
-  // Or there are some to which no others lead.
+  // The cheapest that finds them; or there are some to which no others lead.
   found.begin(std::min(ef, filter.count));
   scan_allowed(points, query, filter, scratch);
 }

@@ -96,7 +96,8 @@ KeyIndex::~KeyIndex() {
 }
 
 std::size_t KeyIndex::bytes() const noexcept {
-  return sizeof(*this) + kStripes * sizeof(Stripe) + direct_.allocated_bytes() + entry_bytes_.load(std::memory_order_relaxed) +
+  return sizeof(*this) + kStripes * sizeof(Stripe) + direct_.allocated_bytes() +
+         entry_bytes_.load(std::memory_order_relaxed) +
          record_bytes_.load(std::memory_order_relaxed);
 }
 

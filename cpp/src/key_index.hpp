@@ -10,8 +10,9 @@
 //
 // Invariants: a key is in the stripe that the top bits of its hash choose, reachable from its home
 // entry by walking over occupied entries only (erase shifts entries back; there are no
-// tombstones). An integer is in the table or in the array, not in both. The bytes of a string live in one heap record whose address does not change while
-// the key is in the index, however much the index grows.
+// tombstones). An integer is in the table or in the array, not in both. The bytes of a string live
+// in one heap record whose address does not change while the key is in the index, however much the
+// index grows.
 #pragma once
 
 #include <atomic>
@@ -119,7 +120,8 @@ class KeyIndex {
   static constexpr std::size_t kMaxDirect = kMaxSlots;
 
   [[nodiscard]] bool is_direct(std::int64_t key) const noexcept {
-    return key >= 0 && static_cast<std::uint64_t>(key) < direct_end_.load(std::memory_order_relaxed);
+    return key >= 0 &&
+           static_cast<std::uint64_t>(key) < direct_end_.load(std::memory_order_relaxed);
   }
   bool erase_direct(std::uint64_t key) noexcept;
   // Makes the array long enough for the key, if it is one for it when there are so many keys.

@@ -28,7 +28,12 @@ class Searcher {
   // For k hits with ef candidates; the way is of a filter.
   Searcher(const Store& store, const Filter::State* filter, FilterWay way, std::size_t k,
            std::size_t ef, std::uint64_t seq)
-      : store_(store), graph_(store.graph), filter_(filter), way_(way), k_(k), ef_(std::max(k, ef)),
+      : store_(store),
+        graph_(store.graph),
+        filter_(filter),
+        way_(way),
+        k_(k),
+        ef_(std::max(k, ef)),
         seq_(seq) {}
 
   // The k nearest that the beam finds, nearest first.
@@ -43,9 +48,8 @@ class Searcher {
   // one are on their way from memory, the others measure theirs. query_of(i) is the i-th query;
   // done(i, hits) takes what it found.
   template <typename QueryOf, typename Done>
-  void search_in_turns(std::size_t begin, std::size_t end,
-                       std::span<const ScratchPool::Loan> lanes, const QueryOf& query_of,
-                       const Done& done) const {
+  void search_in_turns(std::size_t begin, std::size_t end, std::span<const ScratchPool::Loan> lanes,
+                       const QueryOf& query_of, const Done& done) const {
     if (filter_ != nullptr && way_ != FilterWay::kWalkAll) {
       for (std::size_t i = begin; i < end; ++i) {
         search(query_of(i), *lanes[0], lanes[0]->hits);
@@ -300,11 +304,23 @@ class Searcher {
       walk(points, query, entry, scratch);
       mend_walk(points, query, scratch);
     } else if (way_ == FilterWay::kWalkAllowed) {
-      find_allowed(points, query, *filter_, ef_, scratch);
+      scratch.pool.begin(kScouts);
+      const std::uint64_t before = scratch.counters.distances;
+      walk(points, query, entry, scratch);
+      const auto met = static_cast<double>(scratch.counters.distances - before);
+      const auto slots = static_cast<double>(graph_.slot_end.load(std::memory_order_relaxed));
+      const double expected = std::min(met * static_cast<double>(filter_->count) / slots,
+                                       static_cast<double>(std::min(ef_, filter_->count)));
+      const bool are_few_here = static_cast<double>(scratch.accepted.size()) < expected / 4;
+      find_allowed(points, query, *filter_, ef_, are_few_here, scratch);
     } else {
       upvec::scan_allowed(points, query, *filter_, scratch);
     }
   }
+
+  // How wide a beam over all slots looks for allowed ones near the query, before the walk from one
+  // of them to the next.
+  static constexpr std::size_t kScouts = 16;
 
   // A walk over all slots that met too few allowed ones, as where the query is there are fewer of
   // them than elsewhere, is no answer.
@@ -317,7 +333,7 @@ class Searcher {
     for (std::size_t i = 0; i < pool.size() && allowed < enough; ++i) {
       allowed += filter_->contains(pool[i].slot) ? 1 : 0;
     }
-    if (allowed < enough) find_allowed(points, query, *filter_, ef_, scratch);
+    if (allowed < enough) find_allowed(points, query, *filter_, ef_, true, scratch);
   }
 
   // A function of its own for each kind of points: all of them inlined into beam(), searches took
@@ -492,7 +508,8 @@ class Searcher {
     const std::size_t slots = graph_.slot_end.load(std::memory_order_acquire);
     const std::size_t width = std::min(ef, slots);
     const bool scans = (filter_ != nullptr && way_ == FilterWay::kScan) ||
-                       old.size() * kScanShare > slots || !beam_finds_unchanged(query, k, width, slots, scratch);
+                       old.size() * kScanShare > slots ||
+                       !beam_finds_unchanged(query, k, width, slots, scratch);
     CandidatePool& shown = scratch.shown;
     // A slot may be met twice: in the graph, and then, as it has changed meanwhile, among the old.
     shown.begin(std::min(std::max(2 * measured_again(k), width), 2 * slots));
@@ -767,7 +784,8 @@ void search(const Store& store, const MatrixView& queries, const SearchOptions& 
   while (loans.size() < team.size() * lanes) loans.push_back(store.scratches.take());
   team.run(chunks, 1, [&](std::size_t chunk, unsigned worker) {
     const std::size_t end = std::min((chunk + 1) * kChunk, queries.rows);
-    searcher.search_in_turns(chunk * kChunk, end, std::span(loans).subspan(worker * lanes, lanes), query_of, done);
+    searcher.search_in_turns(chunk * kChunk, end, std::span(loans).subspan(worker * lanes, lanes),
+                             query_of, done);
   });
 }
 

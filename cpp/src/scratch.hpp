@@ -291,9 +291,9 @@ struct Scratch {
   std::vector<Neighbor> kept;
   std::vector<Neighbor> inside;  // of a range search
   std::vector<std::byte> query_code;
-  float widest_error = 0.0F;     // of codes, in what was last measured again
-  PaddedVector query;     // of a call with one
-  std::vector<Hit> hits;  // of one query
+  float widest_error = 0.0F;  // of codes, in what was last measured again
+  PaddedVector query;         // of a call with one
+  std::vector<Hit> hits;      // of one query
 };
 
 // Lends scratches to threads. Taking one costs a short lock a call, not a query.

@@ -191,7 +191,7 @@ py::tuple run_search(const Index& index, How how, const MatrixView& queries, std
 
 py::tuple search(const Index& index, const FloatMatrix& queries, std::size_t k, std::size_t ef,
                  const py::object& allowed, unsigned threads, const py::object& snapshot,
-                const std::string& way) {
+                 const std::string& way) {
   ReadArguments arguments(index, allowed, snapshot, ef, threads);
   arguments.options.way = parse(way, "way", kWays);
   return run_search(index, How::kGraph, matrix_view(queries, "queries"), k, arguments.options);
@@ -433,8 +433,7 @@ void bind_index(pybind11::module_& m) {
       .def("filter_costs", &filter_costs, "filter"_a, "k"_a, "ef"_a = 0)
       .def("get", &get, "keys"_a, py::kw_only(), "snapshot"_a = py::none())
       .def("search", &search, "queries"_a, "k"_a, py::kw_only(), "ef"_a = 0,
-           "allowed"_a = py::none(), "threads"_a = 0, "snapshot"_a = py::none(),
-           "way"_a = "auto")
+           "allowed"_a = py::none(), "threads"_a = 0, "snapshot"_a = py::none(), "way"_a = "auto")
       .def("search_plain", &search_plain, "queries"_a, "k"_a, "ef"_a, "where"_a, "threads"_a,
            "snapshot"_a)
       .def("exact_search", &exact_search, "queries"_a, "k"_a, py::kw_only(),

@@ -339,6 +339,9 @@ class Reader {
     search_published([&](SearchOptions options) {
       const Filter filter = index_.filter(allowed.span());
       options.filter = &filter;
+      options.way =
+          std::array<FilterWay, 4>{FilterWay::kAuto, FilterWay::kScan, FilterWay::kWalkAllowed,
+                                   FilterWay::kWalkAll}[random_() % 4];
       SearchResult result = index_.search(query_.view(), kHits, options);
       for (std::int64_t i = 0; i < result.counts[0]; ++i) {
         const int number = number_of(result.keys, static_cast<std::size_t>(i));

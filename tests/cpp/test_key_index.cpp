@@ -91,6 +91,10 @@ std::vector<std::int64_t> some_keys(std::int64_t) {
   for (std::int64_t i = 1; i < 600; ++i) {
     keys.push_back(i << 40);
   }
+  // Some for the array at once, some for it only when there are more keys.
+  for (std::int64_t i = 1; i < 10'000; i += 9) {
+    keys.push_back(i);
+  }
   return keys;
 }
 
@@ -201,6 +205,45 @@ TEST_CASE("an index of 10^5 keys grows, and reserving spares it that") {
       REQUIRE(found[i] == i);
     }
   }
+}
+
+TEST_CASE("integers that count from 0 take little memory, in whatever order they come") {
+  constexpr std::uint32_t kKeys = 200'000;
+  for (const bool backwards : {false, true}) {
+    CAPTURE(backwards);
+    Column<std::int64_t> column;
+    for (std::uint32_t i = 0; i < kKeys; ++i) {
+      column.push(backwards ? kKeys - 1 - i : i);
+    }
+    KeyIndex index(KeyType::kInt64, 3);
+    index.reserve(column.span(), kKeys);
+    for (std::uint32_t i = 0; i < kKeys; ++i) {
+      index.assign(column.span(), i, i);
+    }
+    CHECK(index.is_all_direct());
+    CHECK(index.bytes() < 5 * kKeys);
+  }
+}
+
+TEST_CASE("a key stays in the table when the array grows past it") {
+  KeyIndex index(KeyType::kInt64, 3);
+  assign<std::int64_t>(index, 9'000, 1);  // too large for the array of an empty index
+  CHECK(!index.is_all_direct());
+  for (std::int64_t i = 0; i < 8'000; ++i) {
+    assign<std::int64_t>(index, i, 2);
+  }
+  assign<std::int64_t>(index, 12'000, 3);
+  CHECK(index.find_direct(12'000) == 3);
+  CHECK(find<std::int64_t>(index, 9'000) == 1);
+  assign<std::int64_t>(index, 9'000, 4);
+  CHECK(index.find_direct(9'000) == kNoValue);
+  CHECK(find<std::int64_t>(index, 9'000) == 4);
+  CHECK(index.size() == 8'002);
+  CHECK(erase_and_release<std::int64_t>(index, 9'000));
+  CHECK(find<std::int64_t>(index, 9'000) == kNoValue);
+  CHECK(index.is_all_direct());
+  assign<std::int64_t>(index, 9'000, 5);
+  CHECK(index.find_direct(9'000) == 5);
 }
 
 TEST_CASE("strings that differ only in length or after a NUL are different keys") {
@@ -401,6 +444,11 @@ TEST_CASE("finding beside a writer sees values from before or after, never other
   for (std::int64_t i = 0; i < 3000; ++i) {
     ints.push_back(i << 32);
     strings.push_back("document " + std::to_string(i));
+  }
+  find_beside_a_writer(ints);
+  // A third of these for the array, in which the finders meet the writer as it makes it longer.
+  for (std::int64_t i = 0; i < 1000; ++i) {
+    ints[static_cast<std::size_t>(3 * i)] = i * 5;
   }
   find_beside_a_writer(ints);
   find_beside_a_writer(strings);

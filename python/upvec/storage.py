@@ -71,6 +71,8 @@ class Storage:
         # Of commits after the last checkpoint; those of the one that is being written.
         self._log_bytes = self._captured_bytes = 0
         self._due_bytes = 0
+        # The checkpoint known to be sound: the one that was read, then the last one written.
+        self._rests_on: str | None = None
         self._set_due()
         self._engine_is_broken = False
         _open.add(self)
@@ -148,6 +150,7 @@ class Storage:
         engine, state = self._loaded(Engine, found, self._manifest)
         self._engine_is_broken = False
         self.warnings = () if found is None else found.damaged
+        self._rests_on = None if found is None else found.checkpoint.directory
         self._log_bytes = 0
         log = Log.open(
             os.path.join(self.root, "log"),
@@ -208,7 +211,9 @@ class Storage:
             contents,
             {"schema": state.schema.to_dict()},
             log=self._open_log(),
+            rests_on=self._rests_on,
         )
+        self._rests_on = self._manifest.checkpoints[0].directory
         self._log_bytes -= captured
         self._set_due()
         self._open_log().rotate()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import upvec
-from faulty_files import FaultyFiles
+from faulty_files import FaultyFiles, UnsyncedFiles
 from upvec import storage
 from upvec.apply import Engine
 from upvec.collection import open_directory
@@ -334,6 +334,46 @@ def test_many_writers_beside_checkpoints_lose_nothing(tmp_path: Path) -> None:
     col.close()
     with upvec.open(tmp_path / "c") as again:
         assert again.digest() == digest
+
+
+class SlowCount:
+    """An attribute whose reading lets other threads run, so that a change may overlap another."""
+
+    def __get__(self, of: Any, kind: type) -> int:
+        value: int = of.__dict__["_log_bytes"]
+        time.sleep(0.002)
+        return value
+
+    def __set__(self, of: Any, value: int) -> None:
+        of.__dict__["_log_bytes"] = value
+
+
+def test_the_log_is_counted_exactly_beside_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage.Storage, "_log_bytes", SlowCount(), raising=False)
+    col = open_directory(str(tmp_path / "c"), SCHEMA, UnsyncedFiles(), auto_checkpoint=False)
+    done = threading.Event()
+
+    def write() -> None:
+        turn = 0
+        while not done.is_set():
+            col.upsert(rows(0, 3, seen=turn))
+            turn += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(30):
+            col.checkpoint()
+    finally:
+        done.set()
+        writer.join()
+    col.upsert(rows(0, 1, seen=1 << 40))
+    counted = col._storage._log_bytes
+    col.close()
+    with upvec.open(tmp_path / "c", auto_checkpoint=False) as again:
+        assert again._storage._log_bytes == counted > 0
 
 
 # Readers that follow

@@ -137,6 +137,57 @@ def test_a_checkpoint_alone_gives_the_state_that_it_is_of(tmp_path: Path) -> Non
     assert (state.seq, alone.digest()) == (held, digest)
 
 
+def test_an_image_that_is_dropped_unfinished_stops_no_thread_but_its_own() -> None:
+    """It waits for the writer of its index: in a process of its own, should that be for ever."""
+    program = """
+import threading, time
+import numpy as np
+from upvec._core import Index
+
+index = Index(dim=64)
+index.upsert(np.arange(2000), np.random.default_rng(1).random((2000, 64), dtype=np.float32))
+for count in (20_000, 80_000, 320_000):  # until the writer takes long enough for this machine
+    image = index.image()
+    next(image)
+    more = np.random.default_rng(2).random((count, 64), dtype=np.float32)
+    keys = np.arange(count) + 10_000
+    writer = threading.Thread(target=lambda: index.upsert(keys, more, threads=1))
+    dropping, dropped = threading.Event(), threading.Event()
+
+    def drop():
+        global image
+        dropping.set()
+        del image
+        dropped.set()
+
+    writer.start()
+    time.sleep(0.05)  # it has the lock of the index by now
+    dropper = threading.Thread(target=drop)
+    ticks, begin = 0, time.monotonic()
+    dropper.start()
+    dropping.wait()
+    while not dropped.is_set():
+        time.sleep(0.001)
+        ticks += 1
+    took = time.monotonic() - begin
+    writer.join()
+    dropper.join()
+    if took > 0.3:
+        break
+assert took > 0.3, "the image waited for nobody"
+assert ticks > 20, f"{ticks} steps in {took} s"
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        timeout=120,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.usefixtures("often")
 def test_a_growing_log_begins_checkpoints_by_itself(tmp_path: Path) -> None:
     col = upvec.open(tmp_path / "c", SCHEMA, durability="os")

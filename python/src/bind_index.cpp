@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -71,6 +72,23 @@ class BoundSnapshot {
  private:
   std::uint64_t seq_;
   std::optional<Snapshot> snapshot_;
+};
+
+// An image that was not written to its end waits for a writer to finish before it lets go: others
+// may run meanwhile.
+class BoundImage {
+ public:
+  explicit BoundImage(Image image) : image_(std::move(image)) {}
+  ~BoundImage() {
+    const py::gil_scoped_release release;
+    image_.reset();
+  }
+  BoundImage(const BoundImage&) = delete;
+  BoundImage& operator=(const BoundImage&) = delete;
+  bool next(Image::Piece& piece) { return image_->next(piece); }
+
+ private:
+  std::optional<Image> image_;
 };
 
 // The options that reads share. A copy of the snapshot keeps it alive without the GIL.
@@ -334,13 +352,17 @@ BoundSnapshot snapshot(const Index& index, bool head) {
   return BoundSnapshot(head ? index.head_snapshot() : index.snapshot());
 }
 
-upvec::Image image(const Index& index) {
-  const py::gil_scoped_release release;
-  return index.image();
+std::unique_ptr<BoundImage> image(const Index& index) {
+  std::optional<Image> made;
+  {
+    const py::gil_scoped_release release;
+    made = index.image();
+  }
+  return std::make_unique<BoundImage>(*std::move(made));
 }
 
-py::tuple next_piece(upvec::Image& image) {
-  upvec::Image::Piece piece;
+py::tuple next_piece(BoundImage& image) {
+  Image::Piece piece;
   bool more = false;
   {
     const py::gil_scoped_release release;
@@ -396,10 +418,10 @@ void bind_index(pybind11::module_& m) {
   py::class_<upvec::Filter>(m, "Filter", "A compiled set of allowed keys.")
       .def("__len__", &upvec::Filter::size);
 
-  py::class_<upvec::Image>(
+  py::class_<BoundImage>(
       m, "Image",
       "Yields the file of an index in pieces: (offset in the file, bytes). See image().")
-      .def("__iter__", [](upvec::Image& self) -> upvec::Image& { return self; })
+      .def("__iter__", [](BoundImage& self) -> BoundImage& { return self; })
       .def("__next__", &next_piece);
 
   py::class_<Index>(m, "Index", "Keys and vectors in memory.")

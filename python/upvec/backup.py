@@ -96,6 +96,7 @@ class _Copy:
         self._dest = dest
         self._seq = seq
         self._copied = self._kept = 0
+        self._goes_on = False
 
     def run(self) -> Backup:
         files = self._files
@@ -141,7 +142,8 @@ class _Copy:
         ) as log:
             spans = log.spans(begin, self._seq)
         begun = os.path.join(dest, BACKUP)
-        if not files.exists(begun):
+        self._goes_on = files.exists(begun)
+        if not self._goes_on:
             self._check_same(manifest, spans)
             files.write_new(begun, [])
             files.sync_directory(dest)
@@ -217,10 +219,17 @@ class _Copy:
         files.sync_directory(self._dest)
 
     def _holds(self, path: str, size: int, checksum: int) -> bool:
+        files = self._files
         try:
-            verify_file(path, self._files, size, checksum, checksums=True)
+            verify_file(path, files, size, checksum, checksums=True)
         except CorruptionError:
             return False
+        if self._goes_on:  # whoever wrote it may not have come to syncing it
+            fd = files.open(path, write=True)
+            try:
+                files.sync(fd)
+            finally:
+                files.close(fd)
         return True
 
     def _copy_file(self, source: str, target: str, size: int) -> int:
@@ -233,11 +242,19 @@ class _Copy:
                 checksum = zlib.crc32(block, checksum)
                 at = files.write(out, [block], at)
             files.sync(out)
+        except BaseException:
+            self._disown(out, 0)
+            raise
         finally:
             files.close(fd)
             files.close(out)
         self._copied += at
         return checksum
+
+    def _disown(self, fd: int, size: int) -> None:
+        """Cut off what may be not on the disk, although it can be read after a failed sync."""
+        with suppress(OSError):
+            self._files.truncate(fd, size)
 
     def _segments(self, spans: list[tuple[str, int]]) -> None:
         files = self._files
@@ -247,11 +264,12 @@ class _Copy:
         for path, end in spans:
             self._add_to(path, os.path.join(folder, os.path.basename(path)), end)
         files.sync_directory(folder)
+        files.sync_directory(self._dest)
 
     def _add_to(self, source: str, target: str, end: int) -> None:
         """Copy what a segment has up to ``end``, after what is there already."""
         files = self._files
-        at = self._common(source, target, end) if files.exists(target) else 0
+        begin = at = self._common(source, target, end) if files.exists(target) else 0
         self._kept += at
         fd = files.open(source)
         out = files.open(target, write=True) if at else files.create(target)
@@ -263,6 +281,9 @@ class _Copy:
                 self._copied += len(block)
                 at = files.write(out, [block], at)
             files.sync(out)
+        except BaseException:
+            self._disown(out, begin)
+            raise
         finally:
             files.close(fd)
             files.close(out)

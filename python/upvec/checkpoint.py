@@ -16,7 +16,7 @@ with the CRC-32 of every byte before that line. The object::
     format          1
     collection      the id, 32 hex digits
     extra           what the collection has to know before all else: its schema
-    checkpoints     the newest, and the one before it, newest first; each:
+    checkpoints     the newest, and the one kept beside it, newest first; each:
         directory       its name
         seq             the commit
         extra           as it was then
@@ -30,7 +30,8 @@ Everything here changes by one atomic step, with all it needs on the disk before
   directory, which is then renamed, and the parent synced; the log is synced up to its commit; and
   MANIFEST is written beside, synced, and renamed. Only then is anything removed.
 - The checkpoint before it stays, with the log after it, until the next one is written: if a file
-  of the newest turns out to be damaged, the older one and the log give the same state.
+  of the newest turns out to be damaged, the older one and the log give the same state. Once that
+  has happened, the older one is what stays beside the next, and the damaged one goes.
 
 All functions that write require that the caller holds the lock. Thread safety: no state; one
 writing call at a time.
@@ -249,6 +250,7 @@ def write_checkpoint(
     manifest_extra: Mapping[str, Any],
     *,
     log: Log | None = None,
+    rests_on: str | None = None,
 ) -> Manifest:
     """Write the state after commit ``seq`` and make it the one that opening begins with.
 
@@ -260,7 +262,10 @@ def write_checkpoint(
         What the manifest is to say from now on; must be JSON.
     log : Log
         Is synced up to ``seq`` before the checkpoint counts, and loses the segments that not even
-        the checkpoint before this one needs.
+        the checkpoint which stays beside this one needs.
+    rests_on : str
+        The directory of the checkpoint that stays beside this one, known to be sound: the state was
+        made of it and the log. None: the newest.
 
     Raises
     ------
@@ -290,7 +295,7 @@ def write_checkpoint(
         if log is not None:
             log.flush(seq)
         checkpoint = Checkpoint(directory, seq, entries, manifest_extra)
-        kept = (checkpoint, *manifest.checkpoints[:1])
+        kept = (checkpoint, *_beside(manifest, rests_on))
         manifest = replace(manifest, extra=manifest_extra, checkpoints=kept)
         write_manifest(root, files, manifest)
     except BaseException:
@@ -304,6 +309,12 @@ def write_checkpoint(
     if log is not None and len(kept) > 1:
         log.drop_before(kept[-1].seq)
     return manifest
+
+
+def _beside(manifest: Manifest, rests_on: str | None) -> tuple[Checkpoint, ...]:
+    """Return the checkpoint that a new one is not to replace yet, if there is one."""
+    known = tuple(one for one in manifest.checkpoints if one.directory == rests_on)
+    return known or manifest.checkpoints[:1]
 
 
 def find_checkpoint(

@@ -126,8 +126,10 @@ class _Salvage:
         self._files = files
         self._schema = schema
         self._report = report
-        self.damaged_vectors: set[str] = set()
-        self._bad: set[int] = set()  # rows that are not whole
+        # Fields by number: the log may rename them, or drop one and give its name to another.
+        self.damaged_vectors: set[int] = set()
+        # The rows that are not whole, by what they lack: a field, or to be known to live.
+        self._bad: dict[int, set[int]] = {}
 
     def run(self) -> tuple[State, RowIds]:
         """Return the state that can be had, and its rows that are whole."""
@@ -139,20 +141,30 @@ class _Salvage:
                 after = engine.apply(state, effects, seq)
             except CorruptionError:
                 break
-            self._bad.difference_update(effects.deleted.tolist())
+            self._make_whole(effects.deleted)
             # Only a new row writes its primary key.
             keys = effects.columns.get(after.schema.numbers[after.schema.primary.name])
             if keys is not None:
                 new = effects.rids if keys.rows is None else effects.rids[keys.rows]
-                self._bad.difference_update(new.tolist())
+                self._make_whole(new)
             state = after
         self._report.seq = state.seq
         rids = state.live_rids()
-        bad = np.isin(rids, list(self._bad))
+        bad = np.isin(rids, list(self._not_whole(state.schema)))
         if bad.any():
             self._report.lost.append(f"{int(bad.sum())} rows that are not whole")
         self._say_what_follows(manifest, state.seq)
         return state, rids[~bad]
+
+    def _make_whole(self, rids: RowIds) -> None:
+        for rows in self._bad.values():
+            rows.difference_update(rids.tolist())
+
+    def _not_whole(self, schema: Schema) -> set[int]:
+        """Return the rows that lack something which may not be null under a schema."""
+        wanted = {schema.numbers[name] for name, one in schema.fields.items() if not one.nullable}
+        lacking = (rows for what, rows in self._bad.items() if what in wanted | {LIVE})
+        return set().union(*lacking)
 
     def _manifest(self) -> Manifest:
         manifest = parse_anyway(self._root, self._files)
@@ -214,19 +226,19 @@ class _Salvage:
         size = max(part.size for part in parts.values())
         columns = {name: part.column(size) for name, part in parts.items()}
         live = columns.pop("live")
-        self._note_damage(parts, schema, size)
+        self._note_damage(parts, size)
         indexes = {name: self._index(engine, folder, name) for name in schema.vectors}
         return engine.restore(
             checkpoint.seq,
             {name: columns[f"field {name}"] for name in schema.fields},
-            live=_without(live, self._bad),
+            live=_without(live, self._bad.get(LIVE, set())),
             versions=columns["versions"],
             indexes=indexes,
             free=(),
         )
 
-    def _note_damage(self, parts: dict[str, _Part], schema: Schema, size: int) -> None:
-        """Say what is missing, and which rows are not whole for want of it."""
+    def _note_damage(self, parts: dict[str, _Part], size: int) -> None:
+        """Say what is missing, and note which rows lack it."""
         for what, part in parts.items():
             missing = np.ones(size, dtype=np.bool_)
             for block in part.blocks:
@@ -235,9 +247,7 @@ class _Salvage:
                 continue
             rids = missing.nonzero()[0]
             self._report.lost.append(f"{what} of rows {rids[0]} to {rids[-1]}")
-            one = schema.fields.get(what.removeprefix("field "))
-            if one is None or not one.nullable:
-                self._bad.update(rids.tolist())
+            self._bad[part.number] = set(rids.tolist())
 
     def _index(self, engine: History, folder: str, name: str) -> Any:
         vector = engine.schema.vectors[name]
@@ -245,7 +255,7 @@ class _Salvage:
         try:
             return engine.taken_index(vector, Index.load(path))
         except (CorruptionError, OSError):
-            self.damaged_vectors.add(name)
+            self.damaged_vectors.add(engine.schema.numbers[name])
             self._report.lost.append(f"vectors of {name}, as of commit {os.path.basename(folder)}")
             return engine.new_index(vector)
 
@@ -310,6 +320,7 @@ class _Part:
 
     def __init__(self, data: bytes, number: int, kind: str) -> None:
         self._kind = kind
+        self.number = number
         self.blocks = list(sound_blocks(data, number, kind))
         self.size = max((one.first + len(one.values) for one in self.blocks), default=0)
 
@@ -341,10 +352,11 @@ def _schema_in(extra: Any, given: Schema | None) -> Schema:
         return given
 
 
-def _relaxed(schema: Schema, damaged: set[str]) -> Schema:
+def _relaxed(schema: Schema, damaged: set[int]) -> Schema:
     """Return the schema with some vectors that may be null."""
     described = schema.to_dict()
     for entry in described["fields"]:
-        if entry.get("vector", {}).get("name") in damaged:
+        name = entry.get("vector", {}).get("name")
+        if name is not None and schema.numbers[name] in damaged:
             entry["vector"]["nullable"] = True
     return Schema.from_dict(described)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -68,9 +69,13 @@ class Storage:
         self._manifest = manifest
         self._lock = lock
         self._log: Log | None = None
-        # Of commits after the last checkpoint; those of the one that is being written.
+        # Of commits after the last checkpoint; those of the one that is being written. The writer
+        # adds to them while a checkpoint takes off what it holds.
+        self._counting = threading.Lock()
         self._log_bytes = self._captured_bytes = 0
         self._due_bytes = 0
+        # The checkpoint known to be sound: the one that was read, then the last one written.
+        self._rests_on: str | None = None
         self._set_due()
         self._engine_is_broken = False
         _open.add(self)
@@ -148,6 +153,7 @@ class Storage:
         engine, state = self._loaded(Engine, found, self._manifest)
         self._engine_is_broken = False
         self.warnings = () if found is None else found.damaged
+        self._rests_on = None if found is None else found.checkpoint.directory
         self._log_bytes = 0
         log = Log.open(
             os.path.join(self.root, "log"),
@@ -180,7 +186,7 @@ class Storage:
         payload = encode(effects)
         seq = self._open_log().append(payload)
         size = sum(len(part) for part in payload)
-        self._log_bytes += size
+        self._count(size)
         if size >= _SYNC_SOON_BYTES:
             self._open_log().sync_soon()
         return seq
@@ -208,8 +214,10 @@ class Storage:
             contents,
             {"schema": state.schema.to_dict()},
             log=self._open_log(),
+            rests_on=self._rests_on,
         )
-        self._log_bytes -= captured
+        self._rests_on = self._manifest.checkpoints[0].directory
+        self._count(-captured)
         self._set_due()
         self._open_log().rotate()
 
@@ -221,6 +229,10 @@ class Storage:
     def postpone_checkpoint(self) -> None:
         """After a failure: a checkpoint is due when as much again has been logged."""
         self._due_bytes = 2 * self._log_bytes
+
+    def _count(self, more_bytes: int) -> None:
+        with self._counting:
+            self._log_bytes += more_bytes
 
     def _set_due(self) -> None:
         last = self._manifest.checkpoints[:1]

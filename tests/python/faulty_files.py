@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -406,6 +407,28 @@ class FaultyFiles(UnsyncedFiles):
             self._nodes[path] = Node()
         self._paths[fd] = path
         return fd
+
+
+class Killed(BaseException):
+    """The process has ended, and what it has written is in the page cache."""
+
+
+@contextmanager
+def killed_at(at: int, files: FaultyFiles) -> Iterator[None]:
+    """Raise `Killed` instead of the ``at``-th operation, and of any after it."""
+    earlier, last = files.before, len(files.log) + at
+
+    def before(operation: Operation) -> None:
+        if operation.number >= last:
+            raise Killed
+        if earlier is not None:
+            earlier(operation)
+
+    files.before = before
+    try:
+        yield
+    finally:
+        files.before = earlier
 
 
 class NoDirectorySync(FaultyFiles):

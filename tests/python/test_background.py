@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import upvec
-from faulty_files import FaultyFiles
+from faulty_files import FaultyFiles, UnsyncedFiles
 from upvec import storage
 from upvec.apply import Engine
 from upvec.collection import open_directory
@@ -135,6 +135,57 @@ def test_a_checkpoint_alone_gives_the_state_that_it_is_of(tmp_path: Path) -> Non
     engine, state = reader.recover(None, "commit", until=held)
     alone = upvec.Collection(engine, state, None)
     assert (state.seq, alone.digest()) == (held, digest)
+
+
+def test_an_image_that_is_dropped_unfinished_stops_no_thread_but_its_own() -> None:
+    """It waits for the writer of its index: in a process of its own, should that be for ever."""
+    program = """
+import threading, time
+import numpy as np
+from upvec._core import Index
+
+index = Index(dim=64)
+index.upsert(np.arange(2000), np.random.default_rng(1).random((2000, 64), dtype=np.float32))
+for count in (20_000, 80_000, 320_000):  # until the writer takes long enough for this machine
+    image = index.image()
+    next(image)
+    more = np.random.default_rng(2).random((count, 64), dtype=np.float32)
+    keys = np.arange(count) + 10_000
+    writer = threading.Thread(target=lambda: index.upsert(keys, more, threads=1))
+    dropping, dropped = threading.Event(), threading.Event()
+
+    def drop():
+        global image
+        dropping.set()
+        del image
+        dropped.set()
+
+    writer.start()
+    time.sleep(0.05)  # it has the lock of the index by now
+    dropper = threading.Thread(target=drop)
+    ticks, begin = 0, time.monotonic()
+    dropper.start()
+    dropping.wait()
+    while not dropped.is_set():
+        time.sleep(0.001)
+        ticks += 1
+    took = time.monotonic() - begin
+    writer.join()
+    dropper.join()
+    if took > 0.3:
+        break
+assert took > 0.3, "the image waited for nobody"
+assert ticks > 20, f"{ticks} steps in {took} s"
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        timeout=120,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.usefixtures("often")
@@ -334,6 +385,46 @@ def test_many_writers_beside_checkpoints_lose_nothing(tmp_path: Path) -> None:
     col.close()
     with upvec.open(tmp_path / "c") as again:
         assert again.digest() == digest
+
+
+class SlowCount:
+    """An attribute whose reading lets other threads run, so that a change may overlap another."""
+
+    def __get__(self, of: Any, kind: type) -> int:
+        value: int = of.__dict__["_log_bytes"]
+        time.sleep(0.002)
+        return value
+
+    def __set__(self, of: Any, value: int) -> None:
+        of.__dict__["_log_bytes"] = value
+
+
+def test_the_log_is_counted_exactly_beside_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage.Storage, "_log_bytes", SlowCount(), raising=False)
+    col = open_directory(str(tmp_path / "c"), SCHEMA, UnsyncedFiles(), auto_checkpoint=False)
+    done = threading.Event()
+
+    def write() -> None:
+        turn = 0
+        while not done.is_set():
+            col.upsert(rows(0, 3, seen=turn))
+            turn += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(30):
+            col.checkpoint()
+    finally:
+        done.set()
+        writer.join()
+    col.upsert(rows(0, 1, seen=1 << 40))
+    counted = col._storage._log_bytes
+    col.close()
+    with upvec.open(tmp_path / "c", auto_checkpoint=False) as again:
+        assert again._storage._log_bytes == counted > 0
 
 
 # Readers that follow

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import upvec
-from faulty_files import Crash, FaultyFiles, UnsyncedFiles
+from crash_states import Recorder
+from faulty_files import Crash, FaultyFiles, Killed, Operation, UnsyncedFiles, killed_at
 from upvec import log
 from upvec.collection import open_directory
 from upvec.errors import CorruptionError, HistoryError, LockedError, UpvecError
@@ -185,6 +186,56 @@ def test_an_interrupted_backup_is_none_and_goes_on(tmp_path: Path, tail: Any, up
         assert upvec.verify(after / "b").notes == []
         shutil.rmtree(folder)
     assert points > 5
+
+
+@pytest.mark.parametrize("update", [False, True])
+@pytest.mark.parametrize("fault", ["EIO", "kill"])
+def test_a_backup_that_goes_on_believes_nothing_that_may_not_be_on_the_disk(
+    tmp_path: Path, fault: str, update: bool
+) -> None:
+    """At every operation; the first may have written what it, or nobody, has synced."""
+    files = FaultyFiles()
+    col = made(tmp_path / "c", files)
+    if update:
+        for at in range(1, 60):
+            col.backup(tmp_path / str(at))
+        col.upsert(rows(0, 100, 50))
+        col.checkpoint()
+        col.upsert(rows(30, 70, 51))
+    for at in range(1, 60):
+        whole = True
+        if fault == "EIO":
+            files.fail(at, "EIO")
+        try:
+            with killed_at(at if fault == "kill" else 1000, files):
+                col.backup(tmp_path / str(at))
+        except (OSError, Killed):
+            whole = False
+        files.heal()
+        col.backup(tmp_path / str(at))
+        after = tmp_path / f"{at}-after"
+        files.crash_image(str(tmp_path / str(at)), str(after))
+        assert digest_of(after) == col.digest()
+        if whole and at > 40:
+            break
+    assert at < 59
+    col.close()
+
+
+def test_the_names_in_a_backup_are_on_the_disk_before_its_manifest(tmp_path: Path) -> None:
+    files = Recorder(str(tmp_path))
+    col = made(tmp_path / "c", files)
+    unsynced = []
+
+    def before(operation: Operation) -> None:
+        if operation.name == "replace" and operation.path.endswith("MANIFEST.tmp"):
+            backup = files.disk.now["b"]
+            unsynced.extend(change.added for change in backup.changes)
+
+    files.before = before
+    col.backup(tmp_path / "b")
+    assert unsynced == ["MANIFEST.tmp"]
+    col.close()
 
 
 def test_an_unfinished_backup_says_what_it_is(tmp_path: Path) -> None:

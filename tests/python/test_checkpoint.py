@@ -415,6 +415,68 @@ def test_full_disk_keeps_nothing_of_a_failed_checkpoint(tmp_path: Path) -> None:
     assert found_seq(root) == 6
 
 
+# The newest is damaged
+
+
+def opened_from_the_older(root: Path, files: Files) -> tuple[Log, str]:
+    """Make a collection with checkpoints at 10 and 20 and 30 commits, and damage the newer one."""
+    make(root)
+    with Log.open(str(root / "log"), UnsyncedFiles(), ID, segment_bytes=100) as log:
+        for seq in range(1, 31):
+            log.sync(log.append([bytes(60)]))
+            if seq in {10, 20}:
+                checkpoint(root, seq, log=log)
+    (root / f"checkpoint-{20:020}" / "vectors.upvec").write_bytes(bytes(5000))
+    found = find_checkpoint(str(root), files, read_manifest(str(root), files))
+    assert found.checkpoint.seq == 10
+    opened = Log.open(str(root / "log"), files, ID, after_seq=10, durable_seq=20, segment_bytes=100)
+    return opened, found.checkpoint.directory
+
+
+def test_the_checkpoint_opened_from_stays_and_the_damaged_one_goes(tmp_path: Path) -> None:
+    root = tmp_path / "c"
+    log, older = opened_from_the_older(root, UnsyncedFiles())
+    write_checkpoint(
+        str(root), UnsyncedFiles(), 30, ID, contents(30), EXTRA, log=log, rests_on=older
+    )
+    assert names(root)[2:4] == [f"checkpoint-{seq:020}" for seq in (10, 30)]
+    (root / f"checkpoint-{30:020}" / "vectors.upvec").write_bytes(bytes(5000))
+    assert found_seq(root) == 10
+    assert [seq for seq, _ in log.replay(10)] == list(range(11, 31))
+    log.close()
+
+
+@pytest.mark.parametrize("image", [("lost", "lost"), ("kept", "kept"), ("lost", "kept")])
+def test_a_sound_checkpoint_and_its_log_are_there_wherever_the_next_one_ends(
+    tmp_path: Path, image: tuple
+) -> None:
+    tail, kept = image
+    for at in range(1, 200):
+        (tmp_path / str(at)).mkdir()
+        root = tmp_path / str(at) / "c"
+        files = FaultyFiles()
+        log, older = opened_from_the_older(root, files)
+        files.adopt(str(root))
+        files.fail(at, "crash")
+        made = False
+        with suppress(Crash):
+            write_checkpoint(str(root), files, 30, ID, contents(30), EXTRA, log=log, rests_on=older)
+            made = True
+        after = tmp_path / f"{at}-after"
+        files.crash_image(str(root), str(after), tail=tail, names=kept)
+        assert found_seq(after) in ({30} if made else {10, 30})
+        for path in after.glob(f"checkpoint-{30:020}/*"):
+            path.write_bytes(b"damaged")
+        assert found_seq(after) == 10
+        with Log.open(str(after / "log"), Files(), ID, after_seq=10, durable_seq=20) as again:
+            assert [seq for seq, _ in again.replay(10)] == list(range(11, 31))
+        with suppress(Crash):
+            log.close()
+        if made:
+            break
+    assert at > 15
+
+
 # The manifest
 
 

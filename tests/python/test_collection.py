@@ -294,14 +294,42 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path) -> N
             if start:
                 col.checkpoint()
         digest = col.digest()
-    newest = max((tmp_path / "c").glob("checkpoint-*")) / "field-1"
-    raw = bytearray(newest.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    newest.write_bytes(raw)
+    damage_newest(tmp_path / "c")
     with pytest.warns(RuntimeWarning, match="opened from an older checkpoint"):
         col = upvec.open(tmp_path / "c")
     with col:
         assert col.digest() == digest
+
+
+def damage_newest(path: Path) -> None:
+    newest = max(path.glob("checkpoint-*")) / "field-1"
+    raw = bytearray(newest.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    newest.write_bytes(raw)
+
+
+def test_a_damaged_checkpoint_never_replaces_the_sound_one_before_it(tmp_path: Path) -> None:
+    with upvec.open(tmp_path / "c", SCHEMA, auto_checkpoint=False) as col:
+        for start in (0, 100, 200):
+            col.upsert(people(50, start))
+            if start:
+                col.checkpoint()
+    sound = min((tmp_path / "c").glob("checkpoint-*"))
+    for start in (300, 400):  # each time the newest is damaged, and another one written
+        damage_newest(tmp_path / "c")
+        with pytest.warns(RuntimeWarning, match="opened from an older checkpoint"):
+            col = upvec.open(tmp_path / "c", auto_checkpoint=False)
+        with col:
+            col.upsert(people(50, start))
+            col.checkpoint()
+            assert col.verify().ok
+            digest = col.digest()
+        assert sound in (tmp_path / "c").glob("checkpoint-*")
+        assert len([*(tmp_path / "c").glob("checkpoint-*")]) == 2
+    with upvec.open(tmp_path / "c", auto_checkpoint=False) as col:
+        assert col.digest() == digest
+        col.checkpoint()
+        assert not sound.exists()
 
 
 def test_a_vector_that_is_too_long_for_the_index_is_refused_before_the_log(tmp_path: Path) -> None:

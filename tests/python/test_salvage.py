@@ -131,6 +131,65 @@ def test_a_lost_vector_file_leaves_the_rows_to_be_embedded_again(
         col.upsert({"id": np.array([10]), "emb": np.ones((1, 3), dtype=np.float32)})
 
 
+def test_a_lost_vector_file_is_followed_through_later_names(
+    tmp_path: Path, states: dict[int, Any]
+) -> None:
+    with upvec.open(tmp_path / "c") as col:
+        col.alter(rename={"emb": "face", "more": "emb"})
+    damage_all(tmp_path, "vector-3")
+    report = upvec.salvage(tmp_path / "c", tmp_path / "s")
+    assert (report.seq, report.rows) == (21, len(states[20]))
+    saved = picture(tmp_path / "s")
+    assert {key for key, row in saved.items() if row["face"] is None} == {
+        key for key in states[20] if key < 70
+    }
+    with upvec.open(tmp_path / "s") as col:
+        assert col.schema.vectors["face"].nullable
+
+
+def test_a_lost_vector_field_that_was_dropped_relaxes_no_other_of_its_name(
+    tmp_path: Path, states: dict[int, Any]
+) -> None:
+    with upvec.open(tmp_path / "c") as col:
+        keys = sorted(states[20])
+        col.alter(drop=["emb"])
+        col.alter(
+            add=[upvec.Vector("emb", 2)],
+            backfill={"emb": lambda rows: np.ones((len(rows), 2), dtype=np.float32)},
+        )
+        schema = col.schema
+    damage_all(tmp_path, "vector-3")
+    upvec.salvage(tmp_path / "c", tmp_path / "s")
+    saved = picture(tmp_path / "s")
+    assert sorted(saved) == keys
+    assert all(row["emb"] == [1, 1] for row in saved.values())
+    with upvec.open(tmp_path / "s") as col:
+        assert col.schema == schema
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"drop": ["text"], "drop_unique": ["text"]},
+        {"rename": {"text": "words"}, "widen": {"text": "nullable"}},
+    ],
+    ids=["dropped", "nullable"],
+)
+def test_rows_without_what_is_not_wanted_any_more_stay(
+    tmp_path: Path, states: dict[int, Any], change: dict[str, Any]
+) -> None:
+    with upvec.open(tmp_path / "c") as col:
+        col.alter(**change)
+    damage_all(tmp_path, "field-1", 30)
+    report = upvec.salvage(tmp_path / "c", tmp_path / "s")
+    saved = picture(tmp_path / "s")
+    assert report.seq == 21
+    assert saved.keys() == states[20].keys()
+    for key, row in saved.items():
+        assert row.get("words") in {None, states[20][key]["text"]}
+        assert row["emb"] == states[20][key]["emb"]
+
+
 def test_lost_values_of_a_field_that_may_be_null_become_null(
     tmp_path: Path, states: dict[int, Any]
 ) -> None:

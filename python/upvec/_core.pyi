@@ -9,7 +9,22 @@ import typing
 import numpy
 import numpy.typing
 
-__all__: list[str] = ["Filter", "Image", "Index", "KeyIndex", "Snapshot", "first_occurrence"]
+__all__: list[str] = [
+    "Filter",
+    "Image",
+    "Index",
+    "KeyIndex",
+    "ScalarIndex",
+    "Snapshot",
+    "bits_of_rids",
+    "changed_objects",
+    "count_bits",
+    "encode_lists",
+    "encode_objects",
+    "first_occurrence",
+    "ordered_key",
+    "rids_of_bits",
+]
 
 class Snapshot:
     """
@@ -235,6 +250,140 @@ class KeyIndex:
         Memory held, in bytes.
         """
 
+class ScalarIndex:
+    """
+    Index from the values of a column to its rows; never changes.
+
+    Values are int64 keys: integers and points in time as they are, bool as 0 and 1, floats
+    by :func:`ordered_key`, strings by codes that the caller gives them. Answers are bits of
+    rows: uint64 (words,), in which row r is bit r % 64 of word r // 64. Every call releases
+    the GIL.
+
+    Parameters
+    ----------
+    lists : bool, default False
+        A row has a list of values, and is found by any of them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from upvec._core import ScalarIndex
+    >>> index = ScalarIndex().advanced(4, [(0, None, np.array([7, 5, 7, 1]), None, None)])
+    >>> index.match(7, 7).tolist(), index.match(1, 6).tolist()
+    ([5], [10])
+    >>> index = index.advanced(4, [(0, np.array([0], np.uint16), np.array([5]), None, None)])
+    >>> index.match(7, 7).tolist()
+    [4]
+    """
+    def __init__(self, *, lists: bool = False) -> None: ...
+    def __len__(self) -> int: ...
+    def advanced(
+        self, rows: typing.SupportsInt | typing.SupportsIndex, updates: list
+    ) -> ScalarIndex:
+        """
+        Return the index of other contents.
+
+        Parameters
+        ----------
+        rows : int
+            How many rows there are.
+        updates : list of tuple
+            One for each chunk of 2,048 rows that differs: its number; the rows in it that
+            differ, uint16 and ascending, or None for all of them; the values of these rows,
+            bool, int64, float64 or datetime64[us], of lists the elements of all rows, one
+            after another; where they are null, bool, or None; and of lists where the elements
+            of each row end, uint32, else None.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An update that does not fit.
+        """
+    def count_keys(self, below: typing.SupportsInt | typing.SupportsIndex) -> int:
+        """
+        How many of the keys from 0 to below have rows.
+        """
+    def match(
+        self,
+        low: typing.SupportsInt | typing.SupportsIndex,
+        high: typing.SupportsInt | typing.SupportsIndex,
+    ) -> numpy.typing.NDArray[numpy.uint64]:
+        """
+        Rows with a key from low to high, both among them.
+        """
+    def match_any(
+        self, keys: typing.Annotated[numpy.typing.ArrayLike, numpy.int64]
+    ) -> numpy.typing.NDArray[numpy.uint64]:
+        """
+        Rows with one of the keys.
+        """
+    def match_marked(
+        self, marks: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64]
+    ) -> numpy.typing.NDArray[numpy.uint64]:
+        """
+        Rows with a key whose bit is set in marks.
+        """
+    def match_null(self) -> numpy.typing.NDArray[numpy.uint64] | None:
+        """
+        Rows that are null; None: there are none.
+        """
+    def nbytes(self) -> int:
+        """
+        Memory held, in bytes.
+        """
+
+def bits_of_rids(
+    rids: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    rows: typing.SupportsInt | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.uint64]:
+    """
+    Bits of as many rows, in which these are set.
+    """
+
+def changed_objects(
+    old: numpy.ndarray,
+    old_null: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None,
+    new: numpy.ndarray,
+    null: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None,
+    old_rows: typing.SupportsInt | typing.SupportsIndex,
+    rows: typing.SupportsInt | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.uint16]:
+    """
+    The first rows of two chunks that do not have the very same object; uint16.
+    """
+
+def count_bits(words: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64]) -> int:
+    """
+    How many bits are set.
+    """
+
+def encode_lists(
+    values: numpy.ndarray,
+    null: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None,
+    rows: typing.Annotated[numpy.typing.ArrayLike, numpy.uint16] | None,
+    count: typing.SupportsInt | typing.SupportsIndex,
+    kind: str,
+    codes: dict,
+    names: list,
+) -> tuple:
+    """
+    Keys of the elements, where those of each row end, and which rows are null; else as
+    `encode_objects`. NaN, which no condition finds, is left out.
+    """
+
+def encode_objects(
+    values: numpy.ndarray,
+    null: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None,
+    rows: typing.Annotated[numpy.typing.ArrayLike, numpy.uint16] | None,
+    count: typing.SupportsInt | typing.SupportsIndex,
+    codes: dict,
+    names: list,
+) -> tuple:
+    """
+    Codes of some rows, or of the first count, and which are null. New values are added to
+    names, in which they have their codes, and codes.
+    """
+
 def first_occurrence(
     types: collections.abc.Sequence, columns: collections.abc.Sequence
 ) -> numpy.typing.NDArray[numpy.int64]:
@@ -263,4 +412,16 @@ def first_occurrence(
     >>> from upvec._core import first_occurrence
     >>> first_occurrence(["string"], [["a", "b", "a"]]).tolist()
     [0, 1, 0]
+    """
+
+def ordered_key(value: typing.SupportsFloat | typing.SupportsIndex) -> int:
+    """
+    The key of a float, in the order of floats. Not for NaN.
+    """
+
+def rids_of_bits(
+    words: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+) -> numpy.typing.NDArray[numpy.int64]:
+    """
+    The rows whose bits are set; int64, in order.
     """

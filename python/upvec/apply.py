@@ -20,6 +20,7 @@ from .alter import filled_column, widened_column
 from .base import Base
 from .codec import ColumnEffect, Effects, Operation, VectorEffect
 from .columns import Column, ColumnWriter, Selection
+from .condition import Selector
 from .errors import CorruptionError, LimitError
 from .operations import Operations
 from .schema import Schema
@@ -64,6 +65,8 @@ class Engine:
         a row that is older must not bring them back.
     operations : Operations
         The results of calls that may be repeated.
+    selector : Selector
+        The scalar indexes, and what conditions remember.
     """
 
     def __init__(self, schema: Schema, *, seed: int) -> None:
@@ -75,11 +78,12 @@ class Engine:
         self.free: deque[int] = deque()
         self.remembered: dict[Any, Any] = {}
         self.operations = Operations()
+        self.selector = Selector()
         self._names = {number: name for name, number in schema.numbers.items()}
 
     def start(self) -> State:
         """Return the state without rows."""
-        return empty_state(self.schema, self.tables, self.indexes, self._snapshots())
+        return empty_state(self.schema, self.tables, self.indexes, self._snapshots(), self.selector)
 
     def new_index(self, vector: Vector) -> Index:
         """Return an empty index for a vector field."""
@@ -118,6 +122,7 @@ class Engine:
             schema=self.schema,
             tables=self.tables,
             indexes=self.indexes,
+            selector=self.selector,
         )
         rids = state.live_rids()
         for table in self.tables.values():
@@ -212,6 +217,7 @@ class Engine:
             schema=self.schema,
             tables=self.tables,
             indexes=self.indexes,
+            selector=self.selector,
         )
         head.link.next = state.link
         self._remember(head, effects.deleted, state, step)
@@ -245,6 +251,7 @@ class Engine:
         self._widen_remembered(old, schema)
         self.schema = schema
         self._names = {number: name for name, number in schema.numbers.items()}
+        self.selector.indexes.forget(schema)
         state = State(
             head.seq,
             head.size,
@@ -256,6 +263,7 @@ class Engine:
             schema=schema,
             tables=self.tables,
             indexes=indexes,
+            selector=self.selector,
         )
         state.link = head.link
         return state
@@ -320,6 +328,7 @@ class Engine:
             for name, column in columns.items():
                 if column.size < step.size:
                     columns[name] = ColumnWriter(column, step.size).finish()
+        self.selector.indexes.carry(self.schema, head.columns, columns)
         return columns
 
     def _live(self, head: State, effects: Effects, step: _Step) -> Column:

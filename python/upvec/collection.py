@@ -412,7 +412,7 @@ class Collection(Reader):
             if head.schema is not seen.schema:
                 return None
             if columns is None:
-                rids = self._select(head, predicate)
+                rids = self._select(head, predicate).rids()
             else:
                 rids = np.empty(0, dtype=np.int64)
                 if len(columns[0]):

@@ -5,12 +5,17 @@ A :class:`Column` never changes once a reader may hold it. A commit makes a
 column that shares all others. Row ids that no earlier state knows are written in place:
 nobody who holds an older column looks there.
 
+Every chunk of a column has a stamp, a number that no other content has: a writer gives its own to
+each chunk that it writes or makes longer, in place or not. So two columns hold the same rows of a
+chunk if they have the same stamp for it, whatever became of the arrays; what is worked out from a
+column keeps the stamps, and brings itself forward to another column by them.
+
 One thread writes at a time; any number of threads read.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +23,8 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from .scalar_index import FieldIndex
 
 __all__ = ["CHUNK_ROWS", "Column", "ColumnWriter", "Selection", "empty_chunk", "objects"]
 
@@ -32,6 +39,9 @@ RowIds = npt.NDArray[np.int64]
 CHUNK_BITS = 11
 CHUNK_ROWS = 1 << CHUNK_BITS
 _OFFSET_MASK = CHUNK_ROWS - 1
+
+# Taking the next is atomic; a draft's writer may run beside the collection's.
+_stamps = count(1)
 
 
 class Selection:
@@ -75,9 +85,18 @@ class Column:
     """An immutable column of ``size`` rows with an optional null mask.
 
     Values at null positions are unspecified (None in an object column).
+
+    Attributes
+    ----------
+    stamps : int64 array, one per chunk
+        See above.
+    version : int
+        Columns that have the same are the same.
+    index : FieldIndex or None
+        The scalar index of exactly these rows, once it was made; see ``scalar_index.py``.
     """
 
-    __slots__ = ("chunks", "dtype", "nulls", "size")
+    __slots__ = ("chunks", "dtype", "index", "nulls", "size", "stamps", "version")
 
     def __init__(
         self,
@@ -85,11 +104,17 @@ class Column:
         chunks: tuple[AnyArray, ...] = (),
         nulls: tuple[BoolArray | None, ...] = (),
         size: int = 0,
+        stamps: RowIds | None = None,
     ) -> None:
         self.dtype = dtype
         self.chunks = chunks
         self.nulls = nulls
         self.size = size
+        self.version = next(_stamps)
+        if stamps is None:
+            stamps = np.full(len(chunks), self.version, dtype=np.int64)
+        self.stamps = stamps
+        self.index: FieldIndex | None = None
 
     @classmethod
     def from_array(cls, values: AnyArray, null: BoolArray | None = None) -> Column:
@@ -144,7 +169,7 @@ class Column:
 class ColumnWriter:
     """Builds the next version of a column; only touched chunks are copied."""
 
-    __slots__ = ("_base", "_chunks", "_fresh", "_nulls", "_size")
+    __slots__ = ("_base", "_chunks", "_fresh", "_nulls", "_size", "_stamp", "_stamps")
 
     def __init__(self, base: Column, size: int) -> None:
         self._base = base
@@ -152,6 +177,11 @@ class ColumnWriter:
         self._chunks: list[AnyArray] = list(base.chunks)
         self._nulls: list[BoolArray | None] = list(base.nulls)
         self._fresh: set[int] = set()
+        self._stamp = next(_stamps)
+        self._stamps = np.full(-(-self._size // CHUNK_ROWS), self._stamp, dtype=np.int64)
+        # Not that of a chunk that is made longer: rows came to it, also if nothing is written.
+        same = base.size >> CHUNK_BITS if self._size > base.size else len(base.chunks)
+        self._stamps[:same] = base.stamps[:same]
         while len(self._chunks) * CHUNK_ROWS < self._size:
             self._fresh.add(len(self._chunks))
             self._chunks.append(empty_chunk(base.dtype))
@@ -161,6 +191,7 @@ class ColumnWriter:
         """Write ``values`` (n,), null where ``null`` (n,) is True, at the selected rows."""
         for chunk, offsets, positions in selection.pieces:
             self._own(chunk, int(offsets.min()))
+            self._stamps[chunk] = self._stamp
             piece = values[positions]
             self._chunks[chunk][offsets] = piece
             mask = self._nulls[chunk]
@@ -174,7 +205,8 @@ class ColumnWriter:
 
     def finish(self) -> Column:
         """Return the new column; the writer is of no further use."""
-        return Column(self._base.dtype, tuple(self._chunks), tuple(self._nulls), self._size)
+        chunks, nulls = tuple(self._chunks), tuple(self._nulls)
+        return Column(self._base.dtype, chunks, nulls, self._size, self._stamps)
 
     def _own(self, chunk: int, lowest_offset: int) -> None:
         """Make sure that writing to ``chunk`` changes nothing that a reader may hold."""

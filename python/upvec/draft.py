@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ._core import Index
 from .apply import Engine
 from .codec import ColumnEffect, Effects, VectorEffect
-from .columns import CHUNK_ROWS, ColumnWriter, Selection, tuples_of
+from .columns import CHUNK_ROWS, Column, ColumnWriter, Selection, tuples_of
 from .errors import ConflictError
 from .match import arbiter_of
 from .operations import Operations
@@ -62,6 +62,7 @@ class Draft(Engine):
         self.schema = base.schema
         self.free = deque()
         self.operations = Operations()
+        self.selector = engine.selector
         self._names = {number: name for name, number in self.schema.numbers.items()}
         self.base = base
         self._engine = engine
@@ -82,18 +83,35 @@ class Draft(Engine):
     def begin(self) -> State:
         """Return the state to go on from: that of the base, with room up to the new ids."""
         base, size = self.base, self._first_new
+        columns = {name: ColumnWriter(c, size).finish() for name, c in base.columns.items()}
+        self.selector.indexes.carry(self.schema, base.columns, columns)
         return State(
             base.seq,
             size,
             base.count,
-            live=ColumnWriter(base.live, size).finish(),
+            live=self._live_in_base(),
             versions=ColumnWriter(base.versions, size).finish(),
-            columns={name: ColumnWriter(c, size).finish() for name, c in base.columns.items()},
+            columns=columns,
             snapshots=base.snapshots,
             schema=self.schema,
             tables=self.tables,
             indexes=self.indexes,
+            selector=self.selector,
         )
+
+    def _live_in_base(self) -> Column:
+        """Return which rows live, with a last chunk that nobody else has.
+
+        Others write their new rows behind the last one of the base, in place.
+        """
+        live, size = self.base.live, self._first_new
+        if not live.size % CHUNK_ROWS:
+            return ColumnWriter(live, size).finish()
+        last = np.zeros(CHUNK_ROWS, dtype=np.bool_)
+        rows = live.size % CHUNK_ROWS
+        last[:rows] = live.chunks[-1][:rows]
+        stamps = ColumnWriter(live, size).finish().stamps
+        return Column(live.dtype, (*live.chunks[:-1], last), live.nulls, size, stamps)
 
     def rely_on_rows(self, rids: RowIds) -> None:
         """Note rows of the base that a step has looked at: they must not change meanwhile."""

@@ -57,7 +57,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 _MIRRORED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _NUMERIC = frozenset({"int64", "float64"})
 _COMPARABLE = frozenset({"string", "int64", "float64", "bool", "timestamp", "bytes"})
-_ELEMENT_TYPES = {"list<string>": "string", "list<int64>": "int64", "list<float64>": "float64"}
+ELEMENT_TYPES = {"list<string>": "string", "list<int64>": "int64", "list<float64>": "float64"}
 
 
 class Expression:
@@ -74,13 +74,13 @@ class Expression:
     __slots__ = ()
 
     def __and__(self, other: Expression) -> Expression:
-        return _Both("and", self, _expression(other))
+        return Both("and", self, _expression(other))
 
     def __or__(self, other: Expression) -> Expression:
-        return _Both("or", self, _expression(other))
+        return Both("or", self, _expression(other))
 
     def __invert__(self) -> Expression:
-        return _Not(self)
+        return Not(self)
 
     def __bool__(self) -> bool:
         message = "an expression has no truth value: combine with & | ~, not with and, or, not"
@@ -104,22 +104,22 @@ class FieldRef(Expression):
         self.name = name
 
     def __eq__(self, other: object) -> Expression:  # type: ignore[override]
-        return _Compare("==", self, other)
+        return Compare("==", self, other)
 
     def __ne__(self, other: object) -> Expression:  # type: ignore[override]
-        return _Compare("!=", self, other)
+        return Compare("!=", self, other)
 
     def __lt__(self, other: object) -> Expression:
-        return _Compare("<", self, other)
+        return Compare("<", self, other)
 
     def __le__(self, other: object) -> Expression:
-        return _Compare("<=", self, other)
+        return Compare("<=", self, other)
 
     def __gt__(self, other: object) -> Expression:
-        return _Compare(">", self, other)
+        return Compare(">", self, other)
 
     def __ge__(self, other: object) -> Expression:
-        return _Compare(">=", self, other)
+        return Compare(">=", self, other)
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -129,23 +129,23 @@ class FieldRef(Expression):
         if isinstance(values, (str, bytes)):
             message = f"isin() wants a list of values, got {values!r}"
             raise ExpressionError(message, field=self.name)
-        return _IsIn(self, tuple(values))
+        return IsIn(self, tuple(values))
 
     def is_null(self) -> Expression:
         """Return the condition that the field is null."""
-        return _IsNull(self)
+        return IsNull(self)
 
     def contains(self, value: Any) -> Expression:
         """Return the condition that a string has ``value`` in it, or a list has it as element."""
-        return _Contains(self, value)
+        return Contains(self, value)
 
     def startswith(self, prefix: str) -> Expression:
         """Return the condition that a string begins with ``prefix``."""
-        return _StartsWith(self, prefix)
+        return StartsWith(self, prefix)
 
     def between(self, low: Any, high: Any) -> Expression:
         """Return the condition that the field is at least ``low`` and at most ``high``."""
-        return _Both("and", _Compare(">=", self, low), _Compare("<=", self, high))
+        return Both("and", Compare(">=", self, low), Compare("<=", self, high))
 
     def fields(self) -> frozenset[str]:
         """Return the name of the field."""
@@ -176,7 +176,7 @@ class FieldRef(Expression):
         return self.name
 
 
-class _Compare(Expression):
+class Compare(Expression):
     __slots__ = ("left", "operator", "right")
 
     def __init__(self, symbol: str, left: FieldRef, right: Any) -> None:
@@ -198,7 +198,7 @@ class _Compare(Expression):
             return self._bind_fields(types, kind, compare)
         if isinstance(self.right, Expression):
             raise ExpressionError("a field is compared with a value or a field, not a condition")
-        literal = _literal(self.right, kind, self.left.name)
+        literal = literal_of(self.right, kind, self.left.name)
         if kind in {"string", "bytes"}:
             # By itself numpy would make an array of fixed width of it, and lose zeros at the end.
             literal = np.array(literal, dtype=object)
@@ -229,7 +229,7 @@ class _Compare(Expression):
         return f"{self.left} {self.operator} {_shown(self.right)}"
 
 
-class _IsIn(Expression):
+class IsIn(Expression):
     __slots__ = ("field", "values")
 
     def __init__(self, field: FieldRef, values: tuple[Any, ...]) -> None:
@@ -243,7 +243,7 @@ class _IsIn(Expression):
         kind, name = self.field.type_in(types), self.field.name
         if kind not in _COMPARABLE:
             raise ExpressionError(f"field {name!r} is {kind}, which has no isin()", field=name)
-        literals = [_literal(value, kind, name) for value in self.values]
+        literals = [literal_of(value, kind, name) for value in self.values]
         if kind in {"string", "bytes"}:
             wanted = frozenset(literals)
 
@@ -268,7 +268,7 @@ class _IsIn(Expression):
         return f"{self.field} in [{', '.join(map(_shown, self.values))}]"
 
 
-class _IsNull(Expression):
+class IsNull(Expression):
     __slots__ = ("field",)
 
     def __init__(self, field: FieldRef) -> None:
@@ -291,7 +291,7 @@ class _IsNull(Expression):
         return f"{self.field} is None"
 
 
-class _Contains(Expression):
+class Contains(Expression):
     __slots__ = ("field", "value")
 
     def __init__(self, field: FieldRef, value: Any) -> None:
@@ -303,17 +303,17 @@ class _Contains(Expression):
 
     def compiled(self, types: Types) -> Evaluate:
         kind, name = self.field.type_in(types), self.field.name
-        element = _ELEMENT_TYPES.get(kind, kind if kind in {"string", "bytes"} else None)
+        element = ELEMENT_TYPES.get(kind, kind if kind in {"string", "bytes"} else None)
         if element is None:
             raise ExpressionError(f"field {name!r} is {kind}, which has no contains()", field=name)
-        literal = _literal(self.value, element, name)
+        literal = literal_of(self.value, element, name)
         return _per_object(name, lambda cell: literal in cell)
 
     def __repr__(self) -> str:
         return f"{_shown(self.value)} in {self.field}"
 
 
-class _StartsWith(Expression):
+class StartsWith(Expression):
     __slots__ = ("field", "prefix")
 
     def __init__(self, field: FieldRef, prefix: str) -> None:
@@ -328,14 +328,14 @@ class _StartsWith(Expression):
         if kind not in {"string", "bytes"}:
             message = f"field {name!r} is {kind}, which has no startswith()"
             raise ExpressionError(message, field=name)
-        prefix = _literal(self.prefix, kind, name)
+        prefix = literal_of(self.prefix, kind, name)
         return _per_object(name, lambda cell: cell.startswith(prefix))
 
     def __repr__(self) -> str:
         return f"{self.field}.startswith({_shown(self.prefix)})"
 
 
-class _Both(Expression):
+class Both(Expression):
     """Two conditions joined by ``and`` or ``or``, in SQL's three-valued logic."""
 
     __slots__ = ("left", "right", "word")
@@ -370,7 +370,7 @@ class _Both(Expression):
         return f"({self.left} {self.word} {self.right})"
 
 
-class _Not(Expression):
+class Not(Expression):
     __slots__ = ("inner",)
 
     def __init__(self, inner: Expression) -> None:
@@ -583,7 +583,7 @@ class _Reader:
         if len(nodes) == 1:
             return self.condition(nodes[0])
         half = len(nodes) // 2
-        return _Both(word, self._join(word, nodes[:half]), self._join(word, nodes[half:]))
+        return Both(word, self._join(word, nodes[:half]), self._join(word, nodes[half:]))
 
     def _comparison(self, node: ast.Compare) -> Expression:
         operands = [node.left, *node.comparators]
@@ -608,8 +608,8 @@ class _Reader:
         word = _AST_OPERATORS[type(symbol)]
         field, other = _named(left), _named(right)
         if field is not None:
-            return _Compare(word, field, self._value(right) if other is None else other)
-        return _Compare(_MIRRORED[word], self._field(right), self._value(left))
+            return Compare(word, field, self._value(right) if other is None else other)
+        return Compare(_MIRRORED[word], self._field(right), self._value(left))
 
     def _membership(self, left: ast.expr, right: ast.expr) -> Expression:
         if (field := _named(right)) is not None:
@@ -690,7 +690,7 @@ def _is_number(value: object) -> bool:
 _LARGEST = int(np.finfo(np.float64).max)
 
 
-def _literal(value: Any, kind: str, field: str) -> Any:
+def literal_of(value: Any, kind: str, field: str) -> Any:
     """Return a value in the form in which a column of ``kind`` holds it."""
     if kind in _NUMERIC and _is_number(value):
         number = value if isinstance(value, (int, float)) else value.item()
@@ -744,10 +744,15 @@ def _either(left: BoolArray | None, right: BoolArray | None) -> BoolArray | None
 
 
 def _where_known(null: BoolArray | None, compare: Callable[..., Any], *columns: AnyArray) -> Truth:
-    """Compare where nothing is null: a null's place in a column may hold anything."""
+    """Compare where nothing is null: a null's place in a column may hold anything.
+
+    To compare a number for nothing costs less than to leave it out; None would raise.
+    """
     if null is None:
         return np.asarray(compare(*columns), dtype=np.bool_), None
     known = ~null
+    if not any(column.dtype.hasobject for column in columns):
+        return np.asarray(compare(*columns), dtype=np.bool_) & known, null
     true = np.zeros(len(null), dtype=np.bool_)
     true[known] = compare(*(column[known] for column in columns))
     return true, null

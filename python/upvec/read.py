@@ -14,7 +14,6 @@ from .result import Rows
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .expression import Predicate
     from .schema import Schema
     from .state import State
 
@@ -24,7 +23,6 @@ __all__ = [
     "public_column",
     "read_columns",
     "read_rows",
-    "select",
     "with_nulls",
 ]
 
@@ -48,18 +46,6 @@ class StateSource:
             present = self._state.indexes[name].keys(snapshot=self._state.snapshots[name])
             return self._rids, ~np.isin(self._rids, present)
         return self._state.columns[name].take(self._selection)
-
-
-def select(state: State, where: Predicate | None, present: RowIds | None = None) -> RowIds:
-    """Return the ids of the rows that fulfil a condition, in order of id; int64 (m,).
-
-    ``present`` are the rows to choose from; None: all that live.
-    """
-    rids = state.live_rids() if present is None else present
-    if where is None:
-        return rids
-    chosen: RowIds = rids[where.matches(StateSource(state, rids))]
-    return chosen
 
 
 def chosen_fields(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from .condition import Selected, select_bits
 from .errors import (
     DimensionError,
     InvalidRowError,
@@ -23,7 +24,7 @@ from .errors import (
 from .expression import Expression, Predicate, bind
 from .fields import Field, Vector
 from .ingest import field_column, vector_column
-from .read import chosen_fields, read_columns, read_rows, select
+from .read import chosen_fields, read_columns, read_rows
 from .result import Hits, Rows
 from .schema import Schema
 from .ttl import is_expired, now_us, present_rids
@@ -135,7 +136,7 @@ class Reader(ABC):
         _check_search(k, radius, ef)
         allowed = present_rids(state)
         if predicate is not None:
-            allowed = self._select(state, predicate)
+            allowed = self._select(state, predicate).rids()
         offsets, rids, distances = self._nearest(
             state, vector, matrix, k, radius=radius, ef=ef or 0, exact=exact, allowed=allowed
         )
@@ -167,7 +168,7 @@ class Reader(ABC):
         predicate = self._predicate(state, where)
         if batch_rows < 1:
             raise ValueError(f"batch_rows={batch_rows!r}; wanted at least 1")
-        rids = self._select(state, predicate)
+        rids = self._select(state, predicate).rids()
         return self._batches(state, rids, chosen, batch_rows)
 
     def count(self, where: Where = None) -> int:
@@ -179,10 +180,9 @@ class Reader(ABC):
             A condition that does not fit the schema.
         """
         state = self._reading()
-        if where is None:
-            present = present_rids(state)
-            return state.count if present is None else len(present)
-        return len(self._select(state, self._predicate(state, where)))
+        if where is None and state.schema.ttl is None:
+            return state.count
+        return self._select(state, self._predicate(state, where)).count
 
     def __len__(self) -> int:
         return self.count()
@@ -205,9 +205,9 @@ class Reader(ABC):
             piece = rids[start : start + batch_rows]
             yield read_rows(state, piece, fields)
 
-    def _select(self, state: State, where: Predicate | None) -> RowIds:
-        """Return the ids of the rows that fulfil a condition, in order of id; int64 (m,)."""
-        return select(state, where, present_rids(state))
+    def _select(self, state: State, where: Predicate | None) -> Selected:
+        """Return the rows that fulfil a condition."""
+        return select_bits(state, where)
 
     def _find(self, state: State, table: KeyTable, keys: Any) -> RowIds:
         columns, keyed = self._key_columns(state, table, keys)

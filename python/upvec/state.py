@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ._core import Index, Snapshot
+    from .condition import Selector
     from .schema import Schema
 
 __all__ = ["KeyTable", "Link", "State", "empty_state", "key_tables"]
@@ -73,6 +74,8 @@ class State:
     tables, indexes : mapping of str to KeyTable, Index
         By name in ``schema``. Both change with later commits; what a state reads in them goes by
         its link and its snapshots.
+    selector : Selector
+        What conditions are evaluated with; one for all states of a collection.
     link : Link
         What later commits changed.
     """
@@ -84,6 +87,7 @@ class State:
         "link",
         "live",
         "schema",
+        "selector",
         "seq",
         "size",
         "snapshots",
@@ -104,6 +108,7 @@ class State:
         schema: Schema,
         tables: Mapping[str, KeyTable],
         indexes: Mapping[str, Index],
+        selector: Selector,
     ) -> None:
         self.seq = seq
         self.size = size
@@ -115,6 +120,7 @@ class State:
         self.schema = schema
         self.tables = tables
         self.indexes = indexes
+        self.selector = selector
         self.link = Link()
 
     def live_rids(self) -> RowIds:
@@ -128,6 +134,7 @@ def empty_state(
     tables: Mapping[str, KeyTable],
     indexes: Mapping[str, Index],
     snapshots: Mapping[str, Snapshot],
+    selector: Selector,
 ) -> State:
     """Return the state of a collection without rows."""
     return State(
@@ -141,6 +148,7 @@ def empty_state(
         schema=schema,
         tables=tables,
         indexes=indexes,
+        selector=selector,
     )
 
 

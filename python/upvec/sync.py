@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .read import select
-from .ttl import present_rids
+from .condition import select_bits
 
 if TYPE_CHECKING:
     from .base import Base
@@ -54,7 +53,7 @@ class Sync:
         ValueError
             They are more than may go.
         """
-        inside = select(base.state, self.scope, present_rids(base.state))
+        inside = select_bits(base.state, self.scope).rids()
         missing: RowIds = inside[np.isin(inside, matched, invert=True)]
         if len(missing) > self.max_delete * len(inside):
             share = len(missing) / len(inside)

@@ -112,7 +112,7 @@ class Transaction(Reader):
         table = self._table(head, None)
         columns = None if keys is None else self._key_columns(head, table, keys)[0]
         if columns is None:
-            rids = self._select(head, predicate)
+            rids = self._select(head, predicate).rids()
             key = head.columns[table.name].gather(rids)[0]
         else:
             rids = np.empty(0, dtype=np.int64)

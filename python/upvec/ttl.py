@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from .schema import Schema
     from .state import State
 
-__all__ = ["is_expired", "now_us", "present_rids"]
+__all__ = ["expired_since", "is_expired", "now_us", "present_rids"]
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 RowIds: TypeAlias = npt.NDArray[np.int64]
@@ -23,6 +24,12 @@ RowIds: TypeAlias = npt.NDArray[np.int64]
 def now_us() -> np.datetime64:
     """Return the present, in UTC."""
     return np.datetime64("now", "us")
+
+
+def expired_since(schema: Schema) -> np.datetime64 | None:
+    """Return the newest moment that is a lifetime ago; None: rows live for ever."""
+    lifetime = schema.lifetime
+    return None if lifetime is None else now_us() - lifetime
 
 
 def is_expired(state: State, rids: RowIds, now: np.datetime64) -> BoolArray:

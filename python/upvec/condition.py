@@ -1,0 +1,604 @@
+"""Conditions over a state: which rows fulfil one, as bits.
+
+Every comparison of a condition is answered for all rows at once, as two bitmaps: where it is
+true, and where it is null. By the index of its field, if it has one; from what is remembered of
+an earlier evaluation, after looking at the chunks that have changed since; or by looking at the
+column. What is left when few rows fulfil the rest of an ``and`` is looked at for these alone.
+
+What a comparison means is said in ``expression.py`` alone: columns, the values of a dictionary and
+single rows are all put before its evaluators. Only indexes answer by themselves, and where one
+cannot tell what an evaluator would say, it is not asked.
+
+Thread safety: a :class:`Selector` may be used from any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ._core import bits_of_rids, count_bits
+from .bitmap import Bitmap, Words, no_words, packed
+from .columns import CHUNK_ROWS, Column, objects
+from .expression import (
+    ELEMENT_TYPES,
+    Both,
+    Compare,
+    Contains,
+    Expression,
+    FieldRef,
+    IsIn,
+    IsNull,
+    Not,
+    StartsWith,
+    literal_of,
+)
+from .read import StateSource
+from .scalar_index import FieldIndex, FieldIndexes, changed_chunks, is_indexed
+from .ttl import expired_since
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .expression import Evaluate, Predicate
+    from .schema import Schema
+    from .state import State
+
+__all__ = ["Selected", "Selector", "select_bits"]
+
+AnyArray: TypeAlias = npt.NDArray[Any]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+RowIds: TypeAlias = npt.NDArray[np.int64]
+# Where a condition is true, and where it is null; None: nowhere.
+Truth: TypeAlias = "tuple[Words, Words | None]"
+
+_CHUNK_WORDS: Final = CHUNK_ROWS // 64
+# Chunks that are looked at together, which saves calls and costs a copy.
+_JOINED: Final = 16
+_MAX_ENTRIES: Final = 64
+_MAX_BYTES: Final = 64 << 20
+
+# What looking costs, in nanoseconds: at a row of a column of numbers, or of objects; and at one row
+# of several, by its id; and at each chunk that these lie in.
+_NUMBER_NS: Final = 2
+_OBJECT_NS: Final = 60
+_GATHERED_NS: Final = 20
+_PIECE_NS: Final = 4_000
+# Columns are remembered, and single rows are not: so these have to be so much cheaper.
+_WORTH: Final = 4
+
+
+class Selector:
+    """What the states of a collection evaluate conditions with: its indexes, and its memory."""
+
+    def __init__(self) -> None:
+        self.indexes = FieldIndexes()
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[Any, _Entry] = OrderedDict()
+        self._bytes = 0
+
+    def recall(self, key: Any) -> Any:
+        """Return what is remembered under a key, or None."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            self._entries.move_to_end(key)
+            return entry.content
+
+    def remember(self, key: Any, content: Any, size_bytes: int) -> None:
+        """Keep something that will never change, in the place of what was under the key."""
+        with self._lock:
+            old = self._entries.pop(key, None)
+            self._bytes += size_bytes - (0 if old is None else old.size_bytes)
+            self._entries[key] = _Entry(content, size_bytes)
+            while len(self._entries) > _MAX_ENTRIES or self._bytes > _MAX_BYTES:
+                self._bytes -= self._entries.popitem(last=False)[1].size_bytes
+
+    def nbytes(self) -> int:
+        """Return the bytes that are remembered."""
+        return self._bytes
+
+
+@dataclass(frozen=True)
+class _Entry:
+    content: Any
+    size_bytes: int
+
+
+class Selected:
+    """The rows that fulfil a condition."""
+
+    __slots__ = ("_live", "_steps", "bits")
+
+    def __init__(self, bits: Bitmap, live: Words, steps: Sequence[tuple[str, str, Words]]) -> None:
+        self.bits = bits
+        self._live = live
+        self._steps = steps
+
+    @property
+    def count(self) -> int:
+        """How many rows they are."""
+        return self.bits.count
+
+    def rids(self) -> RowIds:
+        """Return their ids, in order; int64 (count,)."""
+        return self.bits.rids()
+
+    @property
+    def explanation(self) -> list[str]:
+        """What was evaluated, how, and how many rows it left."""
+        return [
+            f"{what}: {how}, {count_bits(found & self._live)} rows"
+            for what, how, found in self._steps
+        ]
+
+
+def select_bits(state: State, where: Predicate | None) -> Selected:
+    """Return the rows that live, are not expired, and fulfil a condition, if there is one."""
+    return _Evaluation(state).selected(where)
+
+
+# --- Conditions as they are evaluated ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A single comparison.
+
+    Attributes
+    ----------
+    key : tuple
+        What it is: equal for comparisons that are true for the same rows of any state.
+    fields : tuple of str
+    literal : object
+        What is compared with, in the form of the field's type.
+    """
+
+    expression: Expression
+    fields: tuple[str, ...]
+    literal: Any
+    key: Any
+    evaluate: Evaluate
+
+
+@dataclass(frozen=True)
+class _Join:
+    expression: Both
+    parts: tuple[_Node, ...]
+    key: Any
+
+
+@dataclass(frozen=True)
+class _Negation:
+    expression: Not
+    inner: _Node
+    key: Any
+
+
+_Node: TypeAlias = "_Leaf | _Join | _Negation"
+
+
+def _node(expression: Expression, schema: Schema) -> _Node:
+    if isinstance(expression, Not):
+        inner = _node(expression.inner, schema)
+        return _Negation(expression, inner, ("not", inner.key))
+    if isinstance(expression, Both):
+        parts = tuple(_node(part, schema) for part in _parts(expression))
+        return _Join(expression, parts, (expression.word, *(part.key for part in parts)))
+    return _leaf(expression, schema)
+
+
+def _parts(expression: Both) -> list[Expression]:
+    """Return what is joined by one word, in order."""
+    parts: list[Expression] = []
+    waiting: list[Expression] = [expression]
+    while waiting:  # not by recursion: it may be as many as a program likes
+        one = waiting.pop()
+        if isinstance(one, Both) and one.word == expression.word:
+            waiting += [one.right, one.left]
+        else:
+            parts.append(one)
+    return parts
+
+
+def _leaf(expression: Expression, schema: Schema) -> _Leaf:
+    evaluate = expression.compiled(schema.types)
+    symbol, fields, literal = _anatomy(expression, schema)
+    signed = tuple((schema.numbers[name], schema.types[name]) for name in fields)
+    told: Any = (type(literal), literal)
+    if isinstance(literal, tuple):
+        # 1, 1.0 and True are the same to Python.
+        told = tuple((type(one), one) for one in literal)
+    return _Leaf(expression, fields, literal, (symbol, signed, told), evaluate)
+
+
+def _anatomy(  # noqa: PLR0911  (one per kind)
+    expression: Expression, schema: Schema
+) -> tuple[str, tuple[str, ...], Any]:
+    """Return what tells a comparison from others: its kind, its fields and its literal."""
+    types = schema.types
+    match expression:
+        case FieldRef():
+            return "is true", (expression.name,), None
+        case Compare(left=left, right=FieldRef() as right):
+            return expression.operator, (left.name, right.name), None
+        case Compare(left=left):
+            literal = literal_of(expression.right, types[left.name], left.name)
+            return expression.operator, (left.name,), literal
+        case IsIn(field=ref):
+            kind = types[ref.name]
+            literals = (literal_of(value, kind, ref.name) for value in expression.values)
+            return "in", (ref.name,), tuple(literals)
+        case IsNull(field=ref):
+            return "is null", (ref.name,), None
+        case Contains(field=ref):
+            element = ELEMENT_TYPES.get(types[ref.name], types[ref.name])
+            return "contains", (ref.name,), literal_of(expression.value, element, ref.name)
+        case StartsWith(field=ref):
+            prefix = literal_of(expression.prefix, types[ref.name], ref.name)
+            return "startswith", (ref.name,), prefix
+    raise TypeError(f"a condition of an unknown kind: {type(expression).__name__}")
+
+
+def _leaves(node: _Node) -> Iterable[_Leaf]:
+    match node:
+        case _Leaf():
+            yield node
+        case _Negation(inner=inner):
+            yield from _leaves(inner)
+        case _Join(parts=parts):
+            for part in parts:
+                yield from _leaves(part)
+
+
+# --- Evaluation ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The truth of a comparison for all rows of the columns that had these stamps."""
+
+    versions: tuple[int, ...]
+    stamps: tuple[RowIds, ...]
+    truth: Truth
+
+
+@dataclass
+class _Evaluation:
+    """One condition over one state."""
+
+    state: State
+    steps: list[tuple[str, str, Words]] = field(default_factory=list)
+
+    def selected(self, where: Predicate | None) -> Selected:
+        """Return the rows that fulfil a condition."""
+        state = self.state
+        if where is None:
+            return self._unexpired(Bitmap(self._live(), state.size))
+        node = _node(where.expression, state.schema)
+        names = {name for leaf in _leaves(node) for name in leaf.fields}
+        # What vectors there are is said by no version.
+        is_kept = names <= state.schema.fields.keys()
+        versions = (
+            state.live.version,
+            *(state.columns[name].version for name in sorted(names) if is_kept),
+        )
+        key = ("where", node.key)
+        known = state.selector.recall(key) if is_kept else None
+        if known is not None and known[0] == versions:
+            bits: Bitmap = known[1]
+            self.steps.append((str(where.expression), "cached", bits.words))
+        else:
+            bits = Bitmap(self._conjunction(node), state.size)
+            if is_kept:
+                state.selector.remember(key, (versions, bits), bits.words.nbytes)
+        return self._unexpired(bits)
+
+    def _live(self) -> Words:
+        column = self.state.live
+        return self._of_columns(("live",), (column,), ("",), lambda source: source.column(""))[0]
+
+    def _unexpired(self, bits: Bitmap) -> Selected:
+        schema = self.state.schema
+        since = expired_since(schema)
+        if schema.ttl is not None and since is not None:
+            expired = Compare("<=", FieldRef(schema.ttl[0]), since)
+            leaf, how = _leaf(expired, schema), "index"
+            truth = self._by_index(leaf)
+            if truth is None:  # not remembered: the next time, the time is another one
+                column, how = self.state.columns[schema.ttl[0]], "column"
+                truth = self._looked_at((column,), leaf.fields, leaf.evaluate, None)
+            bits = Bitmap(bits.words & ~truth[0], bits.size)
+            self.steps.append(("not expired", how, bits.words))
+        return Selected(bits, self._live(), self.steps)
+
+    def _conjunction(self, node: _Node) -> Words:
+        """Return the rows that live and for which a condition is true."""
+        words = self._live()
+        parts: Sequence[_Node] = (node,)
+        if isinstance(node, _Join) and node.expression.word == "and":
+            parts = node.parts
+        for part in sorted(parts, key=self._cost_ns):
+            cost = self._cost_ns(part)
+            if cost:
+                left = count_bits(words)
+                if _WORTH * self._candidates_ns(part, left) < cost:
+                    words = self._of_candidates(part, words)
+                    continue
+            words = words & self._truth(part, with_null=False)[0]
+        return words
+
+    def _of_candidates(self, node: _Node, words: Words) -> Words:
+        """Return those of some rows for which a condition is true, looking at no others."""
+        size = self.state.size
+        rids = Bitmap(words, size).rids()
+        if len(rids):
+            evaluate = node.expression.compiled(self.state.schema.types)
+            rids = rids[evaluate(StateSource(self.state, rids))[0]]
+        found: Words = bits_of_rids(rids, size)
+        self.steps.append((str(node.expression), "candidates only", found))
+        return found
+
+    def _truth(self, node: _Node, *, with_null: bool) -> Truth:
+        """Return where a condition is true, and, if that is asked for, where it is null."""
+        match node:
+            case _Leaf():
+                return self._leaf_truth(node, with_null=with_null)
+            case _Negation(inner=inner):
+                true, null = self._truth(inner, with_null=True)
+                return (~true if null is None else ~(true | null)), null
+        true, null = self._truth(node.parts[0], with_null=with_null)
+        for part in node.parts[1:]:
+            more, more_null = self._truth(part, with_null=with_null)
+            true, null = _joined(node.expression.word, (true, null), (more, more_null))
+        return true, null
+
+    def _leaf_truth(self, leaf: _Leaf, *, with_null: bool) -> Truth:
+        name = leaf.fields[0]
+        if name in self.state.schema.vectors:
+            index, snapshot = self.state.indexes[name], self.state.snapshots[name]
+            present = np.asarray(index.keys(snapshot=snapshot), dtype=np.int64)
+            held = Bitmap.from_rids(present[present < self.state.size], self.state.size)
+            without = (~held).words
+            self.steps.append((str(leaf.expression), "vectors", without))
+            return without, None
+        truth = self._by_index(leaf, with_null=with_null)
+        if truth is None:
+            columns = tuple(self.state.columns[field] for field in leaf.fields)
+            return self._of_columns(leaf.key, columns, leaf.fields, leaf.evaluate, leaf)
+        self.steps.append((str(leaf.expression), "index", truth[0]))
+        return truth
+
+    # --- By index -----------------------------------------------------------------------------
+
+    def _index(self, leaf: _Leaf) -> FieldIndex | None:
+        if len(leaf.fields) != 1:
+            return None
+        name = leaf.fields[0]
+        schema = self.state.schema
+        if name not in schema.fields or not is_indexed(schema.fields[name]):
+            return None
+        return self.state.selector.indexes.at(schema, name, self.state.columns[name])
+
+    def _by_index(self, leaf: _Leaf, *, with_null: bool = False) -> Truth | None:
+        """Return the truth of a comparison by the index of its field, if that can tell it."""
+        index = self._index(leaf)
+        if index is None:
+            return None
+        symbol, literal = leaf.key[0], leaf.literal
+        if symbol == "is null":
+            null = index.null()
+            return (no_words(self.state.size) if null is None else null), None
+        differs = symbol == "!="
+        if symbol == "is true":
+            true: Words | None = index.compared("==", 1)
+        elif symbol == "in":
+            true = index.any_of(literal)
+        elif symbol == "contains" and index.kind in ELEMENT_TYPES:
+            true = index.containing(literal)
+        elif symbol in {"==", "!="} or index.dictionary is None:
+            true = index.compared("==" if differs else symbol, literal)
+        else:
+            true = index.named(self._of_names(leaf, index))
+        if true is None:
+            return None
+        null = index.null() if with_null or differs else None
+        if differs:
+            true = ~true if null is None else ~(true | null)
+        return true, null
+
+    def _of_names(self, leaf: _Leaf, index: FieldIndex) -> BoolArray:
+        """Return the values of the dictionary for which a comparison is true; bool (n,)."""
+        assert index.dictionary is not None  # noqa: S101  (for the type checker)
+        names, selector = index.dictionary.names, self.state.selector
+        key = ("names", index.dictionary.serial, leaf.key)
+        recalled: BoolArray | None = selector.recall(key)
+        known = np.empty(0, dtype=np.bool_) if recalled is None else recalled
+        until = len(names)  # others may be adding to it
+        if len(known) < until:
+            more = objects(names[len(known) : until])
+            found = leaf.evaluate(_Columns({leaf.fields[0]: (more, None)}))[0]
+            known = np.concatenate([known, found])
+            selector.remember(key, known, known.nbytes)
+        return known
+
+    # --- By columns ---------------------------------------------------------------------------
+
+    def _of_columns(
+        self,
+        key: Any,
+        columns: tuple[Column, ...],
+        names: tuple[str, ...],
+        evaluate: Evaluate,
+        leaf: _Leaf | None = None,
+    ) -> Truth:
+        """Return the truth of a comparison from memory, brought up to date by the columns."""
+        selector = self.state.selector
+        known: _Known | None = selector.recall(key)
+        versions = tuple(column.version for column in columns)
+        if known is not None and known.versions == versions:
+            truth = known.truth
+            how = "cached"
+        else:
+            stamps = tuple(column.stamps for column in columns)
+            truth = self._looked_at(columns, names, evaluate, known)
+            size = truth[0].nbytes + (0 if truth[1] is None else truth[1].nbytes)
+            size += sum(stamp.nbytes for stamp in stamps)
+            selector.remember(key, _Known(versions, stamps, truth), size)
+            how = "column" if known is None else "cached and column"
+        if leaf is not None:
+            self.steps.append((str(leaf.expression), how, truth[0]))
+        return truth
+
+    def _looked_at(
+        self,
+        columns: tuple[Column, ...],
+        names: tuple[str, ...],
+        evaluate: Evaluate,
+        known: _Known | None,
+    ) -> Truth:
+        """Look at the chunks of columns that are not as they were when a truth was found."""
+        size = self.state.size
+        true = no_words(size)
+        null: Words | None = None
+        changed = np.arange(len(columns[0].stamps), dtype=np.int64)
+        if known is not None:
+            changed = _changed(known, columns)
+            _copy_words(known.truth[0], true, changed)
+            if known.truth[1] is not None:
+                null = no_words(size)
+                _copy_words(known.truth[1], null, changed)
+        for first, last in _runs(changed):
+            rows = slice(first * CHUNK_ROWS, min(last * CHUNK_ROWS, size))
+            found, unknown = evaluate(_Chunks(names, columns, first, last, rows.stop - rows.start))
+            _put(true, first, found)
+            if unknown is not None:
+                null = no_words(size) if null is None else null
+                _put(null, first, unknown)
+        return true, null
+
+    # --- What it costs ------------------------------------------------------------------------
+
+    def _cost_ns(self, node: _Node) -> int:
+        """Return about what it costs to look at columns; 0: none has to be looked at."""
+        return sum(map(self._leaf_cost_ns, _leaves(node)))
+
+    def _leaf_cost_ns(self, leaf: _Leaf) -> int:
+        schema, size = self.state.schema, self.state.size
+        if leaf.fields[0] in schema.vectors:
+            return _NUMBER_NS * size
+        per_row = sum(self._row_ns(name) for name in leaf.fields)
+        index = self._index(leaf)
+        if index is not None:
+            if leaf.key[0] in _BY_CODE or index.dictionary is None:
+                return 0
+            known = self.state.selector.recall(("names", index.dictionary.serial, leaf.key))
+            fresh = len(index.dictionary.names) - (0 if known is None else len(known))
+            return per_row * fresh
+        columns = tuple(self.state.columns[name] for name in leaf.fields)
+        known = self.state.selector.recall(leaf.key)
+        if known is None:
+            return per_row * size
+        return per_row * CHUNK_ROWS * len(_changed(known, columns))
+
+    def _candidates_ns(self, node: _Node, rows: int) -> int:
+        pieces = min(rows, len(self.state.live.chunks))
+        per_row = sum(
+            _GATHERED_NS + self._row_ns(name) for leaf in _leaves(node) for name in leaf.fields
+        )
+        fields = sum(len(leaf.fields) for leaf in _leaves(node))
+        return pieces * _PIECE_NS * fields + rows * per_row
+
+    def _row_ns(self, name: str) -> int:
+        kind = self.state.schema.fields.get(name)
+        return _OBJECT_NS if kind is not None and kind.dtype.hasobject else _NUMBER_NS
+
+
+# Comparisons of a string that its code answers; others look at all values of the dictionary.
+_BY_CODE: Final = frozenset({"==", "!=", "in", "is null"})
+
+
+class _Columns:
+    """Values that are at hand, for an evaluator."""
+
+    def __init__(self, columns: dict[str, tuple[AnyArray, BoolArray | None]]) -> None:
+        self._columns = columns
+
+    def column(self, name: str) -> tuple[AnyArray, BoolArray | None]:
+        return self._columns[name]
+
+
+class _Chunks:
+    """The rows of some chunks that lie one behind the other, for an evaluator."""
+
+    def __init__(
+        self, names: tuple[str, ...], columns: tuple[Column, ...], first: int, last: int, rows: int
+    ) -> None:
+        self._columns = dict(zip(names, columns, strict=True))
+        self._first, self._last, self._rows = first, last, rows
+
+    def column(self, name: str) -> tuple[AnyArray, BoolArray | None]:
+        column = self._columns[name]
+        chunks = column.chunks[self._first : self._last]
+        nulls = column.nulls[self._first : self._last]
+        # Rows beyond the size of the column may be being written.
+        values = chunks[0][: self._rows] if len(chunks) == 1 else np.concatenate(chunks)
+        if all(null is None for null in nulls):
+            return values[: self._rows], None
+        none = np.zeros(CHUNK_ROWS, dtype=np.bool_)
+        masks = [none if null is None else null for null in nulls]
+        null = masks[0] if len(masks) == 1 else np.concatenate(masks)
+        return values[: self._rows], null[: self._rows]
+
+
+def _changed(known: _Known, columns: tuple[Column, ...]) -> RowIds:
+    """Return the chunks of columns that are not as they were."""
+    changed = changed_chunks(known.stamps[0], columns[0].stamps)
+    for stamps, column in zip(known.stamps[1:], columns[1:], strict=True):
+        changed = np.union1d(changed, changed_chunks(stamps, column.stamps))
+    return changed
+
+
+def _runs(chunks: RowIds) -> Iterable[tuple[int, int]]:
+    """Yield chunks that follow each other, a few at a time: the first, and one past the last."""
+    at, listed = 0, chunks.tolist()
+    while at < len(listed):
+        end = at + 1
+        while end < len(listed) and listed[end] == listed[end - 1] + 1 and end - at < _JOINED:
+            end += 1
+        yield listed[at], listed[end - 1] + 1
+        at = end
+
+
+def _copy_words(known: Words, words: Words, changed: RowIds) -> None:
+    """Copy the bits of all chunks but those that have changed."""
+    both = min(len(known), len(words))
+    words[:both] = known[:both]
+    for chunk in changed.tolist():
+        words[chunk * _CHUNK_WORDS : (chunk + 1) * _CHUNK_WORDS] = 0
+
+
+def _put(words: Words, chunk: int, mask: BoolArray) -> None:
+    bits = packed(mask)
+    start = chunk * _CHUNK_WORDS * 8
+    words.view(np.uint8)[start : start + len(bits)] = bits
+
+
+def _joined(word: str, left: Truth, right: Truth) -> Truth:
+    """Return ``and`` or ``or`` of two truths, as SQL has it."""
+    (a, a_null), (b, b_null) = left, right
+    true = a & b if word == "and" else a | b
+    if a_null is None and b_null is None:
+        return true, None
+    nothing = np.zeros_like(a)
+    a_null = nothing if a_null is None else a_null
+    b_null = nothing if b_null is None else b_null
+    if word == "and":  # null where neither is false, and one is null
+        return true, (a | a_null) & (b | b_null) & (a_null | b_null)
+    return true, (a_null | b_null) & ~true

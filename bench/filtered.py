@@ -78,7 +78,9 @@ def recall(found: Floats, exact: Floats) -> float:
     return float((found <= last).sum() / exact.size)
 
 
-def measure(core: Any, some: list[Case], rows: int, ef: int, ways: tuple[str, ...], rounds: int) -> dict[str, Any]:
+def measure(
+    core: Any, some: list[Case], rows: int, ef: int, ways: tuple[str, ...], rounds: int
+) -> dict[str, Any]:
     """Return recall and queries/s by way."""
     filters = [core.filter_of_bits(bits_of(case.allowed, rows)) for case in some]
     exact = [
@@ -136,9 +138,12 @@ def main() -> None:
         index.upsert(np.arange(len(base)), base)
         if chosen.cache:
             index.save(chosen.cache)
-    core = index._core  # noqa: SLF001
+    core = index._core
     print(f"{data.name}, {len(base):,} x {base.shape[1]}: recall, and queries/s to unfiltered ones")
-    print(f"{'share':>8} {'relation':10}{'unfiltered/s':>14}" + "".join(f"{way:>22}" for way in chosen.ways))
+    print(
+        f"{'share':>8} {'relation':10}{'unfiltered/s':>14}"
+        + "".join(f"{way:>22}" for way in chosen.ways)
+    )
     rows = []
     for share in chosen.shares:
         for relation in chosen.relations:
@@ -147,7 +152,8 @@ def main() -> None:
             found = measure(core, some, len(base), chosen.ef, tuple(chosen.ways), chosen.rounds)
             plain = found["unfiltered"]
             cells = "".join(
-                f"{found[way][0]:11.4f} {found[way][1] / plain:6.2f}x{'*' if way == found['best'] else ' '}  "
+                f"{found[way][0]:12.4f} {found[way][1] / plain:6.2f}x"
+                f"{'*' if way == found['best'] else ' '} "
                 for way in chosen.ways
             )
             print(f"{share:8.2%} {relation:10}{plain:14,.0f}{cells}", flush=True)

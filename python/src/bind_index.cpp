@@ -452,7 +452,7 @@ void bind_index(pybind11::module_& m) {
       .def("filter", &make_filter, "keys"_a, py::kw_only(), "snapshot"_a = py::none())
       .def("filter_of_bits", &make_filter_of_bits, "bits"_a, py::kw_only(),
            "snapshot"_a = py::none())
-      .def("filter_costs", &filter_costs, "filter"_a, "k"_a, "ef"_a = 0)
+      .def("filter_costs", &filter_costs, "allowed"_a, "k"_a, "ef"_a = 0)
       .def("get", &get, "keys"_a, py::kw_only(), "snapshot"_a = py::none())
       .def("search", &search, "queries"_a, "k"_a, py::kw_only(), "ef"_a = 0,
            "allowed"_a = py::none(), "threads"_a = 0, "snapshot"_a = py::none(), "way"_a = "auto")

@@ -59,6 +59,7 @@ from .policy import Policy
 from .result import Hits, Outcome, Rows, UpsertResult
 from .salvage import SalvageReport, salvage
 from .schema import Schema
+from .search_plan import SearchPlan
 from .snapshot import Snapshot
 from .sync import ALL
 from .transaction import Savepoint, Transaction
@@ -103,6 +104,7 @@ __all__ = [
     "Savepoint",
     "Schema",
     "SchemaError",
+    "SearchPlan",
     "Snapshot",
     "Transaction",
     "Unique",

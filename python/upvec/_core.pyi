@@ -79,6 +79,18 @@ class Index:
         snapshot: typing.Any = None,
     ) -> tuple: ...
     def filter(self, keys: typing.Any, *, snapshot: typing.Any = None) -> Filter: ...
+    def filter_costs(
+        self,
+        allowed: Filter,
+        k: typing.SupportsInt | typing.SupportsIndex,
+        ef: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> dict: ...
+    def filter_of_bits(
+        self,
+        bits: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+        *,
+        snapshot: typing.Any = None,
+    ) -> Filter: ...
     def get(self, keys: typing.Any, *, snapshot: typing.Any = None) -> tuple: ...
     def image(self) -> Image: ...
     def keys(self, *, snapshot: typing.Any = None) -> numpy.ndarray: ...
@@ -111,6 +123,7 @@ class Index:
         allowed: typing.Any = None,
         threads: typing.SupportsInt | typing.SupportsIndex = 0,
         snapshot: typing.Any = None,
+        way: str = "auto",
     ) -> tuple: ...
     def search_plain(
         self,

@@ -114,10 +114,20 @@ class _Entry:
 class Selected:
     """The rows that fulfil a condition."""
 
-    __slots__ = ("_live", "_steps", "bits")
+    __slots__ = ("_live", "_steps", "bits", "key", "versions")
 
-    def __init__(self, bits: Bitmap, live: Words, steps: Sequence[tuple[str, str, Words]]) -> None:
+    def __init__(
+        self,
+        bits: Bitmap,
+        live: Words,
+        steps: Sequence[tuple[str, str, Words]],
+        key: Any,
+        versions: tuple[int, ...],
+    ) -> None:
         self.bits = bits
+        # The same condition over columns of these versions has the same rows; None: it may not.
+        self.key = key
+        self.versions = versions
         self._live = live
         self._steps = steps
 
@@ -280,7 +290,7 @@ class _Evaluation:
         """Return the rows that fulfil a condition."""
         state = self.state
         if where is None:
-            return self._unexpired(Bitmap(self._live(), state.size))
+            return self._unexpired(Bitmap(self._live(), state.size), None, ())
         node = _node(where.expression, state.schema)
         names = {name for leaf in _leaves(node) for name in leaf.fields}
         # What vectors there are is said by no version.
@@ -298,13 +308,13 @@ class _Evaluation:
             bits = Bitmap(self._conjunction(node), state.size)
             if is_kept:
                 state.selector.remember(key, (versions, bits), bits.words.nbytes)
-        return self._unexpired(bits)
+        return self._unexpired(bits, node.key if is_kept else None, versions)
 
     def _live(self) -> Words:
         column = self.state.live
         return self._of_columns(("live",), (column,), ("",), lambda source: source.column(""))[0]
 
-    def _unexpired(self, bits: Bitmap) -> Selected:
+    def _unexpired(self, bits: Bitmap, key: Any, versions: tuple[int, ...]) -> Selected:
         schema = self.state.schema
         since = expired_since(schema)
         if schema.ttl is not None and since is not None:
@@ -314,9 +324,9 @@ class _Evaluation:
             if truth is None:  # not remembered: the next time, the time is another one
                 column, how = self.state.columns[schema.ttl[0]], "column"
                 truth = self._looked_at((column,), leaf.fields, leaf.evaluate, None)
-            bits = Bitmap(bits.words & ~truth[0], bits.size)
+            bits, key = Bitmap(bits.words & ~truth[0], bits.size), None
             self.steps.append(("not expired", how, bits.words))
-        return Selected(bits, self._live(), self.steps)
+        return Selected(bits, self._live(), self.steps, key, versions)
 
     def _conjunction(self, node: _Node) -> Words:
         """Return the rows that live and for which a condition is true."""

@@ -27,7 +27,8 @@ from .ingest import field_column, vector_column
 from .read import chosen_fields, read_columns, read_rows
 from .result import Hits, Rows
 from .schema import Schema
-from .ttl import is_expired, now_us, present_rids
+from .search_plan import Allowed, allowed_rows, plan_of
+from .ttl import is_expired, now_us
 
 if TYPE_CHECKING:
     from .state import KeyTable, State
@@ -93,6 +94,7 @@ class Reader(ABC):
         fields: Iterable[str] | None = None,
         radius: float | None = None,
         exact: bool = False,
+        explain: bool = False,
     ) -> Hits:
         """Find the rows whose vectors are nearest.
 
@@ -113,6 +115,9 @@ class Reader(ABC):
             Only rows no farther than this, in the metric's own distance (squared for "l2").
         exact : bool
             Compare with every vector instead of searching the graph.
+        explain : bool
+            Say in ``plan`` of the hits how the rows that fulfil ``where`` were found, how many
+            they are, and what the search did with them: a :class:`SearchPlan`.
 
         Returns
         -------
@@ -134,16 +139,28 @@ class Reader(ABC):
         predicate = self._predicate(state, where)
         matrix, single = _query_matrix(vector, queries)
         _check_search(k, radius, ef)
-        allowed = present_rids(state)
-        if predicate is not None:
-            allowed = self._select(state, predicate).rids()
+        selected = None
+        if predicate is not None or state.schema.ttl is not None:
+            selected = self._select(state, predicate)
+            if selected.count == state.count:
+                selected = selected if explain else None
+        allowed = allowed_rows(state, vector.name, selected)
         offsets, rids, distances = self._nearest(
             state, vector, matrix, k, radius=radius, ef=ef or 0, exact=exact, allowed=allowed
         )
         columns, nulls = read_columns(state, rids, chosen)
         version = state.versions.gather(rids)[0]
+        plan = None
+        if explain:
+            plan = plan_of(state, vector.name, selected, allowed, k=k, ef=ef or 0, exact=exact)
         return Hits(
-            columns, nulls, distances=distances, offsets=offsets, single=single, version=version
+            columns,
+            nulls,
+            distances=distances,
+            offsets=offsets,
+            single=single,
+            version=version,
+            plan=plan,
         )
 
     def scan(
@@ -255,7 +272,7 @@ class Reader(ABC):
         radius: float | None,
         ef: int,
         exact: bool,
-        allowed: RowIds | None,
+        allowed: Allowed,
     ) -> tuple[RowIds, RowIds, npt.NDArray[np.float32]]:
         """Return where each query's hits begin (q + 1,), their row ids and distances."""
         index, snapshot = state.indexes[vector.name], state.snapshots[vector.name]

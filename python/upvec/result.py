@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .schema import EXTRA
+
+if TYPE_CHECKING:
+    from .search_plan import SearchPlan
 
 __all__ = ["Changed", "Hits", "Outcome", "Rows", "UpsertResult"]
 
@@ -366,6 +369,8 @@ class Hits(Rows):
     ----------
     counts : ndarray, int64 (q,)
         How many hits each query has.
+    plan : SearchPlan or None
+        What the search did, where ``explain=True`` asked for that.
 
     Examples
     --------
@@ -375,7 +380,7 @@ class Hits(Rows):
     {'id': 7, 'distance': 0.5}
     """
 
-    __slots__ = ("_offsets", "_single")
+    __slots__ = ("_offsets", "_single", "plan")
 
     def __init__(
         self,
@@ -386,6 +391,7 @@ class Hits(Rows):
         offsets: Int64Array,
         single: bool,
         version: Int64Array | None = None,
+        plan: SearchPlan | None = None,
     ) -> None:
         columns = dict(columns)
         columns["distance"] = distances
@@ -395,6 +401,7 @@ class Hits(Rows):
         super().__init__(columns, nulls, found=found, version=version)
         self._offsets = offsets
         self._single = single
+        self.plan = plan
 
     @property
     def distances(self) -> npt.NDArray[np.float32]:
@@ -419,6 +426,7 @@ class Hits(Rows):
             offsets=np.array([0, stop - start], dtype=np.int64),
             single=True,
             version=self.version[start:stop],
+            plan=self.plan,
         )
 
     def _take(self, selection: slice) -> Rows:

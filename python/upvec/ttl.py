@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .schema import Schema
     from .state import State
 
-__all__ = ["expired_since", "is_expired", "now_us", "present_rids"]
+__all__ = ["expired_since", "is_expired", "now_us"]
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 RowIds: TypeAlias = npt.NDArray[np.int64]
@@ -35,18 +35,10 @@ def expired_since(schema: Schema) -> np.datetime64 | None:
 def is_expired(state: State, rids: RowIds, now: np.datetime64) -> BoolArray:
     """Return True where an existing row has outlived its time; bool (n,)."""
     schema = state.schema
-    if schema.ttl is None:
+    lifetime = schema.lifetime
+    if schema.ttl is None or lifetime is None:
         return np.zeros(len(rids), dtype=np.bool_)
     since, null = state.columns[schema.ttl[0]].gather(rids)
     # Not since + lifetime: that may be beyond what a timestamp holds.
-    old: BoolArray = since <= now - schema.lifetime
+    old: BoolArray = since <= now - lifetime
     return old if null is None else old & ~null
-
-
-def present_rids(state: State) -> RowIds | None:
-    """Return the rows that are not expired, in order; None: all that live, without a look."""
-    if state.schema.ttl is None:
-        return None
-    rids = state.live_rids()
-    gone = is_expired(state, rids, now_us())
-    return rids[~gone] if gone.any() else None

@@ -47,8 +47,9 @@ _stamps = count(1)
 class Selection:
     """Row ids grouped by chunk, once for all the columns that will be read or written.
 
-    ``pieces`` holds (chunk, offsets in the chunk, positions in the request), where
-    positions is a slice when the ids are already in chunk order.
+    ``pieces`` holds (chunk, offsets in the chunk, positions in the request), where offsets is a
+    slice when the ids follow each other without a gap, and positions is one when they are already
+    in chunk order.
     """
 
     __slots__ = ("pieces", "rids", "rows")
@@ -56,29 +57,40 @@ class Selection:
     def __init__(self, rids: RowIds) -> None:
         self.rids = rids
         self.rows = len(rids)
-        self.pieces: list[tuple[int, AnyArray, Any]] = []
+        self.pieces: list[tuple[int, Any, Any]] = []
         if self.rows == 0:
             return
         if self.rows == 1:
             rid = int(rids[0])
             self.pieces.append((rid >> CHUNK_BITS, rids & _OFFSET_MASK, slice(0, 1)))
             return
+        steps = np.diff(rids)
+        least = int(steps.min())
+        if least == 1 and int(rids[-1]) - int(rids[0]) == self.rows - 1:
+            self._run(int(rids[0]))
+            return
         chunks = rids >> CHUNK_BITS
         offsets = rids & _OFFSET_MASK
-        low, high = int(chunks.min()), int(chunks.max())
-        if low == high:
-            self.pieces.append((low, offsets, slice(0, self.rows)))
-            return
-        steps = np.diff(chunks)
         order: AnyArray | None = None
-        if (steps < 0).any():
+        if least < 0:
             order = np.argsort(chunks, kind="stable")
             chunks, offsets = chunks[order], offsets[order]
-            steps = np.diff(chunks)
-        bounds = [0, *(np.flatnonzero(steps) + 1).tolist(), self.rows]
+        bounds = [0, *(np.flatnonzero(np.diff(chunks)) + 1).tolist(), self.rows]
         for start, stop in pairwise(bounds):
-            positions = slice(start, stop) if order is None else order[start:stop]
-            self.pieces.append((int(chunks[start]), offsets[start:stop], positions))
+            piece: Any = offsets[start:stop]
+            positions: Any = slice(start, stop) if order is None else order[start:stop]
+            if least > 0 and int(piece[-1]) - int(piece[0]) == stop - start - 1:
+                piece = slice(int(piece[0]), int(piece[-1]) + 1)
+            self.pieces.append((int(chunks[start]), piece, positions))
+
+    def _run(self, first: int) -> None:
+        position = 0
+        while position < self.rows:
+            chunk, offset = (first + position) >> CHUNK_BITS, (first + position) & _OFFSET_MASK
+            size = min(CHUNK_ROWS - offset, self.rows - position)
+            taken, positions = slice(offset, offset + size), slice(position, position + size)
+            self.pieces.append((chunk, taken, positions))
+            position += size
 
 
 class Column:
@@ -129,14 +141,18 @@ class Column:
             chunk, offsets, _ = selection.pieces[0]
             mask = self.nulls[chunk]
             if mask is not None:
-                mask = mask[offsets]
+                mask = _picked(mask, offsets)
                 if not np.count_nonzero(mask):
                     mask = None
-            return self.chunks[chunk][offsets], mask
+            return _picked(self.chunks[chunk], offsets), mask
         values = np.empty(selection.rows, dtype=self.dtype)
         null: BoolArray | None = None
         for chunk, offsets, positions in selection.pieces:
-            values[positions] = self.chunks[chunk][offsets]
+            if isinstance(positions, slice) and not isinstance(offsets, slice):
+                # Without a copy in between. "clip" only says that nothing need be buffered.
+                self.chunks[chunk].take(offsets, out=values[positions], mode="clip")
+            else:
+                values[positions] = self.chunks[chunk][offsets]
             mask = self.nulls[chunk]
             if mask is not None:
                 if null is None:
@@ -190,7 +206,8 @@ class ColumnWriter:
     def write(self, selection: Selection, values: AnyArray, null: BoolArray | None = None) -> None:
         """Write ``values`` (n,), null where ``null`` (n,) is True, at the selected rows."""
         for chunk, offsets, positions in selection.pieces:
-            self._own(chunk, int(offsets.min()))
+            sliced = isinstance(offsets, slice)
+            self._own(chunk, offsets.start if sliced else int(offsets.min()))
             self._stamps[chunk] = self._stamp
             piece = values[positions]
             self._chunks[chunk][offsets] = piece
@@ -219,6 +236,12 @@ class ColumnWriter:
         if mask is not None:
             self._nulls[chunk] = mask.copy()
         self._fresh.add(chunk)
+
+
+def _picked(chunk: AnyArray, offsets: Any) -> AnyArray:
+    """Return cells of a chunk, as an array of their own."""
+    cells: AnyArray = chunk[offsets]
+    return cells.copy() if isinstance(offsets, slice) else cells
 
 
 def empty_chunk(dtype: np.dtype[Any]) -> AnyArray:

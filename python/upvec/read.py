@@ -74,8 +74,9 @@ def read_rows(state: State, rids: RowIds, fields: Iterable[str]) -> Rows:
     """Return rows by id; where the id is -1, a row that was not found."""
     found = rids >= 0
     if np.count_nonzero(found) == len(found):
-        columns, nulls = read_columns(state, rids, fields)
-        version = state.versions.gather(rids)[0]
+        selection = Selection(rids)
+        columns, nulls = read_columns(state, rids, fields, selection)
+        version = state.versions.take(selection)[0]
         return Rows(columns, nulls, found=found, version=version)
     columns, nulls = read_columns(state, rids[found], fields)
     version = np.zeros(len(rids), dtype=np.int64)
@@ -90,9 +91,11 @@ def read_rows(state: State, rids: RowIds, fields: Iterable[str]) -> Rows:
     return Rows(columns, nulls, found=found, version=version)
 
 
-def read_columns(state: State, rids: RowIds, fields: Iterable[str]) -> PublicColumns:
+def read_columns(
+    state: State, rids: RowIds, fields: Iterable[str], selection: Selection | None = None
+) -> PublicColumns:
     """Return the columns of existing rows as users see them, and their nulls."""
-    selection = Selection(rids)
+    selection = Selection(rids) if selection is None else selection
     columns: dict[str, AnyArray] = {}
     nulls: dict[str, BoolArray | None] = {}
     for name in fields:

@@ -7,27 +7,24 @@ from __future__ import annotations
 
 import builtins
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from .condition import Selected, select_bits
-from .errors import (
-    DimensionError,
-    InvalidRowError,
-    KeyMissingError,
-    NotSupportedError,
-    SchemaError,
-)
+from .errors import InvalidRowError, KeyMissingError, NotSupportedError
 from .expression import Expression, Predicate, bind
 from .fields import Field, Vector
-from .ingest import field_column, vector_column
+from .ingest import field_column
+from .ordering import check_order, ordered
+from .query import RANK_CONSTANT, query_of
 from .read import chosen_fields, read_columns, read_rows
-from .result import Hits, Rows
+from .result import Hits, Rows, check_hit_fields, hits_of
 from .schema import Schema
-from .search_plan import Allowed, allowed_rows, plan_of
+from .search_plan import SearchPlan, allowed_rows, plan_of
 from .ttl import is_expired, now_us
 
 if TYPE_CHECKING:
@@ -95,14 +92,25 @@ class Reader(ABC):
         radius: float | None = None,
         exact: bool = False,
         explain: bool = False,
+        weights: Mapping[str, float] | None = None,
+        rank_constant: float = RANK_CONSTANT,
+        candidates: int | None = None,
+        mmr: float | None = None,
+        group_by: str | None = None,
+        group_size: int = 1,
     ) -> Hits:
         """Find the rows whose vectors are nearest.
 
         Parameters
         ----------
-        queries : array (dim,) or (q, dim)
+        queries : array (dim,) or (q, dim), or dict of str to such arrays
+            A dict has queries by vector field, for every field as many. Each field is searched,
+            and the answers become one by weighted reciprocal rank fusion: a row that is at
+            place r of a field's answer (the nearest at 1) gets ``weight / (rank_constant + r)``
+            from it.
         k : int or None
-            At most so many hits per query. None: all within ``radius``.
+            At most so many hits per query, or with ``group_by`` so many groups. None: all within
+            ``radius``.
         field : str
             The vector field; may be left out if there is only one.
         where : Expression or str
@@ -117,51 +125,105 @@ class Reader(ABC):
             Compare with every vector instead of searching the graph.
         explain : bool
             Say in ``plan`` of the hits how the rows that fulfil ``where`` were found, how many
-            they are, and what the search did with them: a :class:`SearchPlan`.
+            they are, and what the search did with them: a :class:`SearchPlan`, or a dict of these
+            by field.
+        weights : dict of str to float
+            By vector field, positive; 1 for a field that is left out.
+        rank_constant : float
+            The larger, the less the first places count before those behind them.
+        candidates : int
+            With queries by field, how many rows each field finds; with ``mmr``, of how many rows
+            to choose. At least k; by default ``max(4 * k, 64)``.
+        mmr : float
+            Choose hits that are also unlike each other, by maximal marginal relevance: the next
+            is the candidate with the largest ``mmr * s(query, row) - (1 - mmr) * s(row, chosen)``
+            for the chosen row that is most like it. The similarity s is the dot product for "ip"
+            and "cosine", minus the squared distance for "l2". 1 is the order by distance.
+        group_by : str
+            A field (string, int64, bool, timestamp or bytes): find k groups of rows that have the
+            same value there. A row that has null there is a group of its own.
+        group_size : int
+            The best so many rows of each group are hits.
 
         Returns
         -------
         Hits
-            Nearest first, with ``distance``.
+            Nearest first, with ``distance``. With ``mmr``, in the order of choice; with
+            ``group_by``, group after group, in the order of their best. With queries by field,
+            the best first, with ``score``, and equal ones in the order of storing;
+            ``hits.distances[field]`` is NaN where the field did not find the row.
 
         Raises
         ------
         DimensionError, ValueError
-            Queries that do not fit, or are not finite; a k that is no count.
+            Queries that do not fit, or are not finite; a k that is no count; options that do not
+            go together: queries by field with ``field``, ``radius`` or ``mmr``, ``mmr`` with
+            ``group_by`` or with ``k=None``, ``candidates`` without ``mmr`` or queries by field.
         SchemaError
             No such vector field, or several to choose from.
         ExpressionError
             A condition that does not fit the schema.
+
+        Notes
+        -----
+        With ``group_by``, candidates are doubled until k groups are full or all rows were seen:
+        groups that are smaller than ``group_size``, or fewer than k of them, cost a look at every
+        row. Queries by field begin with ``candidates`` then.
+
+        Examples
+        --------
+        >>> import upvec
+        >>> schema = upvec.Schema(
+        ...     upvec.Field("id", "int64", primary=True), upvec.Field("doc", "string"),
+        ...     upvec.Vector("text", 2), upvec.Vector("title", 2, nullable=True),
+        ... )
+        >>> col = upvec.open(":memory:", schema)
+        >>> _ = col.upsert([
+        ...     {"id": 1, "doc": "a", "text": [0, 0], "title": [9, 9]},
+        ...     {"id": 2, "doc": "a", "text": [0, 1], "title": [0, 0]},
+        ...     {"id": 3, "doc": "b", "text": [3, 0]},
+        ... ])
+        >>> hits = col.search({"text": [0, 0], "title": [0, 0]}, weights={"title": 2})
+        >>> hits["id"].tolist(), hits["score"].round(4).tolist()
+        ([2, 1, 3], [0.0489, 0.0487, 0.0159])
+        >>> hits.distances["title"].tolist()
+        [0.0, 162.0, nan]
+        >>> col.search([0, 0], 2, field="text", group_by="doc")["id"].tolist()
+        [1, 3]
+        >>> col.search([0, 0], 2, field="text", mmr=0.3)["id"].tolist()
+        [1, 3]
         """
         state = self._reading()
-        vector = self._vector(state, field)
         chosen = chosen_fields(state.schema, fields, vectors=False)
         predicate = self._predicate(state, where)
-        matrix, single = _query_matrix(vector, queries)
-        _check_search(k, radius, ef)
+        query = query_of(
+            state.schema,
+            queries,
+            k,
+            field=field,
+            ef=ef,
+            radius=radius,
+            exact=exact,
+            weights=weights,
+            rank_constant=rank_constant,
+            candidates=candidates,
+            mmr=mmr,
+            group_by=group_by,
+            group_size=group_size,
+        )
+        check_hit_fields(chosen, scored=query.weights is not None)
         selected = None
         if predicate is not None or state.schema.ttl is not None:
             selected = self._select(state, predicate)
-            if selected.count == state.count:
-                selected = selected if explain else None
-        allowed = allowed_rows(state, vector.name, selected)
-        offsets, rids, distances = self._nearest(
-            state, vector, matrix, k, radius=radius, ef=ef or 0, exact=exact, allowed=allowed
+        plans: dict[str, SearchPlan] | None = {} if explain else None
+        nearest = partial(
+            self._nearest, state, radius=radius, ef=ef or 0, selected=selected, plans=plans
         )
-        columns, nulls = read_columns(state, rids, chosen)
-        version = state.versions.gather(rids)[0]
-        plan = None
-        if explain:
-            plan = plan_of(state, vector.name, selected, allowed, k=k, ef=ef or 0, exact=exact)
-        return Hits(
-            columns,
-            nulls,
-            distances=distances,
-            offsets=offsets,
-            single=single,
-            version=version,
-            plan=plan,
-        )
+        ranking = query.answer(state, nearest, state.count if selected is None else selected.count)
+        columns, nulls = read_columns(state, ranking.rids, chosen)
+        version = state.versions.gather(ranking.rids)[0]
+        plan = plans if plans is None or query.weights is not None else next(iter(plans.values()))
+        return hits_of(ranking, columns, nulls, version, single=query.single, plan=plan)
 
     def scan(
         self,
@@ -169,23 +231,61 @@ class Reader(ABC):
         where: Where = None,
         fields: Iterable[str] | None = None,
         batch_rows: int = 65_536,
+        order_by: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
     ) -> Iterator[Rows]:
         """Iterate over all rows, or those that fulfil a condition, in batches.
 
         All batches are of the one state that was current when ``scan`` was called. The order is
         that of storing, but removed rows leave places that later rows take.
 
+        Parameters
+        ----------
+        where : Expression or str
+            Only rows that fulfil it.
+        fields : sequence of str
+            Which fields to read; all by default, vectors too.
+        batch_rows : int
+            Rows a batch.
+        order_by : str
+            A field to order by (string, int64, float64, bool, timestamp or bytes): strings by code
+            points, false before true, NaN behind all numbers and null behind everything. Equal
+            values stay in the order of storing.
+        descending : bool
+            The largest first; NaN and null last all the same.
+        limit : int
+            Only the first so many rows. With ``order_by``, the others are not sorted.
+
         Raises
         ------
         ExpressionError, ValueError
             At once, not when the first batch is taken.
+
+        Examples
+        --------
+        >>> import upvec
+        >>> schema = upvec.Schema(
+        ...     upvec.Field("id", "int64", primary=True),
+        ...     upvec.Field("age", "int64", nullable=True),
+        ... )
+        >>> col = upvec.open(":memory:", schema)
+        >>> _ = col.upsert([{"id": 1, "age": 30}, {"id": 2}, {"id": 3, "age": 40}])
+        >>> next(col.scan(order_by="age", descending=True))["id"].tolist()
+        [3, 1, 2]
+        >>> next(col.scan(order_by="age", limit=1)).to_dicts()
+        [{'id': 1, 'age': 30}]
         """
         state = self._reading()
         chosen = chosen_fields(state.schema, fields, vectors=True)
         predicate = self._predicate(state, where)
         if batch_rows < 1:
             raise ValueError(f"batch_rows={batch_rows!r}; wanted at least 1")
+        check_order(state.schema, order_by, limit, descending=descending)
         rids = self._select(state, predicate).rids()
+        if order_by is not None:
+            rids = ordered(state, rids, order_by, descending=descending, limit=limit)
+        rids = rids[:limit]
         return self._batches(state, rids, chosen, batch_rows)
 
     def count(self, where: Where = None) -> int:
@@ -269,13 +369,20 @@ class Reader(ABC):
         queries: npt.NDArray[np.float32],
         k: int | None,
         *,
+        exact: bool,
         radius: float | None,
         ef: int,
-        exact: bool,
-        allowed: Allowed,
+        selected: Selected | None,
+        plans: dict[str, SearchPlan] | None,
     ) -> tuple[RowIds, RowIds, npt.NDArray[np.float32]]:
         """Return where each query's hits begin (q + 1,), their row ids and distances."""
         index, snapshot = state.indexes[vector.name], state.snapshots[vector.name]
+        unlimited = selected is None or selected.count == state.count
+        allowed = None if unlimited else allowed_rows(state, vector.name, selected)
+        if plans is not None:
+            plans[vector.name] = plan_of(
+                state, vector.name, selected, allowed, k=k, ef=ef, exact=exact
+            )
         if k is None and radius is not None and not exact:
             offsets, rids, distances = index.range_search(
                 queries, radius, ef=ef, allowed=allowed, snapshot=snapshot
@@ -306,16 +413,6 @@ class Reader(ABC):
         state.schema.key_fields(on)
         return state.tables[on]
 
-    def _vector(self, state: State, field: str | None) -> Vector:
-        vectors = state.schema.vectors
-        if field is None and len(vectors) == 1:
-            return next(iter(vectors.values()))
-        if field not in vectors:
-            got = "no field=" if field is None else f"field={field!r}"
-            known = ", ".join(vectors) or "none"
-            raise SchemaError(f"search: got {got}; the vector fields are: {known}")
-        return vectors[field]
-
     def _predicate(self, state: State, where: Where) -> Predicate | None:
         return None if where is None else bind(where, state.schema.types)
 
@@ -335,31 +432,3 @@ def _key_parts(keys: Any, width: int, name: str) -> list[Any]:
         message = f"key {wrong[0]}: got {listed[wrong[0]]!r}, wanted a tuple of {width} for {name}"
         raise InvalidRowError(message, rows=wrong, field=name, got=listed[wrong[0]])
     return [[key[position] for key in listed] for position in range(width)]
-
-
-def _query_matrix(vector: Vector, queries: Any) -> tuple[npt.NDArray[np.float32], bool]:
-    matrix = np.asarray(queries)
-    single = matrix.ndim == 1
-    if single:
-        matrix = matrix[None, :]
-    if matrix.ndim != 2 or matrix.shape[1] != vector.dim:
-        got = matrix.shape[-1] if matrix.ndim else 0
-        message = f"queries have shape {np.shape(queries)}; field {vector.name!r} wants "
-        raise DimensionError(
-            message + f"({vector.dim},) or (q, {vector.dim})",
-            got=got,
-            want=vector.dim,
-            field=vector.name,
-        )
-    return vector_column(vector, matrix)[0], single
-
-
-def _check_search(k: Any, radius: float | None, ef: Any) -> None:
-    if k is None and radius is None:
-        raise ValueError("search: k=None wants a radius=")
-    for name, value in (("k", k), ("ef", ef)):
-        is_count = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if value is not None and (not is_count or value < 1):
-            raise ValueError(f"search: got {name}={value!r}, wanted a positive integer")
-    if radius is not None and np.isnan(radius):
-        raise ValueError("search: radius is NaN")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +15,24 @@ import numpy.typing as npt
 from .schema import EXTRA
 
 if TYPE_CHECKING:
+    from .ranking import Ranking
     from .search_plan import SearchPlan
 
-__all__ = ["Changed", "Hits", "Outcome", "Rows", "UpsertResult"]
+__all__ = [
+    "Changed",
+    "Hits",
+    "Outcome",
+    "Rows",
+    "UpsertResult",
+    "check_hit_fields",
+    "hits_of",
+]
 
 BoolArray = npt.NDArray[np.bool_]
 Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
 AnyArray = npt.NDArray[Any]
+Distances: TypeAlias = "npt.NDArray[np.float32] | Mapping[str, npt.NDArray[np.float32]]"
 
 
 class Outcome(IntEnum):
@@ -365,12 +375,15 @@ class Hits(Rows):
     asked, ``query`` (int64, the row of the query). ``hits[i]`` is, with several queries,
     the :class:`Hits` of query i, and with a single query, hit i as a dict.
 
+    A search of several vector fields gives ``score`` (float64) instead of ``distance``, and the
+    best come first.
+
     Attributes
     ----------
     counts : ndarray, int64 (q,)
         How many hits each query has.
-    plan : SearchPlan or None
-        What the search did, where ``explain=True`` asked for that.
+    plan : SearchPlan, dict of str to SearchPlan, or None
+        What the search did, where ``explain=True`` asked for that; by field, if it was of several.
 
     Examples
     --------
@@ -380,33 +393,44 @@ class Hits(Rows):
     {'id': 7, 'distance': 0.5}
     """
 
-    __slots__ = ("_offsets", "_single", "plan")
+    __slots__ = ("_distances", "_offsets", "_plain", "_scores", "_single", "plan")
 
     def __init__(
         self,
         columns: Mapping[str, AnyArray],
         nulls: Mapping[str, BoolArray | None],
         *,
-        distances: npt.NDArray[np.float32],
+        distances: Distances,
         offsets: Int64Array,
         single: bool,
         version: Int64Array | None = None,
-        plan: SearchPlan | None = None,
+        scores: npt.NDArray[np.float64] | None = None,
+        plan: SearchPlan | dict[str, SearchPlan] | None = None,
     ) -> None:
+        self._plain = tuple(columns)
         columns = dict(columns)
-        columns["distance"] = distances
+        if scores is not None:
+            columns["score"] = scores
+        elif not isinstance(distances, Mapping):
+            columns["distance"] = distances
         if not single:
             columns["query"] = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        found = np.ones(len(distances), dtype=np.bool_)
+        found = np.ones(int(offsets[-1]), dtype=np.bool_)
         super().__init__(columns, nulls, found=found, version=version)
+        self._distances = distances
+        self._scores = scores
         self._offsets = offsets
         self._single = single
         self.plan = plan
 
     @property
-    def distances(self) -> npt.NDArray[np.float32]:
-        """The distance of each hit; float32 (m,)."""
-        return self._columns["distance"]
+    def distances(self) -> Any:
+        """The distance of each hit; float32 (m,).
+
+        Of a search of several vector fields, a dict of these by field; NaN where the field's
+        search did not find the row.
+        """
+        return self._distances
 
     @property
     def counts(self) -> Int64Array:
@@ -418,15 +442,20 @@ class Hits(Rows):
             return super().__getitem__(item)
         query = range(len(self._offsets) - 1)[item]
         start, stop = int(self._offsets[query]), int(self._offsets[query + 1])
-        plain = {n: c[start:stop] for n, c in self._columns.items() if n not in _HIT_COLUMNS}
+        near = self._distances
         return Hits(
-            plain,
+            {name: self._columns[name][start:stop] for name in self._plain},
             {n: None if m is None else m[start:stop] for n, m in self._nulls.items()},
-            distances=self.distances[start:stop],
+            distances=(
+                {name: column[start:stop] for name, column in near.items()}
+                if isinstance(near, Mapping)
+                else near[start:stop]
+            ),
             offsets=np.array([0, stop - start], dtype=np.int64),
             single=True,
             version=self.version[start:stop],
             plan=self.plan,
+            scores=None if self._scores is None else self._scores[start:stop],
         )
 
     def _take(self, selection: slice) -> Rows:
@@ -439,4 +468,36 @@ class Hits(Rows):
         return f"Hits({len(self)} hits{note}: {', '.join(self._columns)})"
 
 
-_HIT_COLUMNS = frozenset({"distance", "query"})
+def hits_of(
+    ranking: Ranking,
+    columns: Mapping[str, AnyArray],
+    nulls: Mapping[str, BoolArray | None],
+    version: Int64Array,
+    *,
+    single: bool,
+    plan: SearchPlan | dict[str, SearchPlan] | None = None,
+) -> Hits:
+    """Return what a search found, with the columns of its rows."""
+    scored = ranking.scores is not None
+    return Hits(
+        columns,
+        nulls,
+        distances=ranking.distances if scored else next(iter(ranking.distances.values())),
+        offsets=ranking.offsets,
+        single=single,
+        version=version,
+        scores=ranking.scores,
+        plan=plan,
+    )
+
+
+def check_hit_fields(fields: Sequence[str], *, scored: bool) -> None:
+    """Refuse a stored field that would be taken for the score of the hits.
+
+    Raises
+    ------
+    ValueError
+    """
+    if scored and "score" in fields:
+        message = f"search: got fields={list(fields)!r} with queries by field, whose hits have a"
+        raise ValueError(f"{message} score of their own; wanted fields= without 'score'")

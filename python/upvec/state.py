@@ -125,6 +125,8 @@ class State:
 
     def live_rids(self) -> RowIds:
         """Return the ids of all rows, in order; int64 (count,)."""
+        if self.count == self.size:
+            return np.arange(self.size, dtype=np.int64)
         rids: RowIds = np.flatnonzero(self.live.to_array()[0])
         return rids
 

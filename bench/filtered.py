@@ -120,7 +120,8 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--set", default="sift-200k")
-    parser.add_argument("--rows", type=int, help="of the set; more rows than it has are an error")
+    parser.add_argument("--data", help="folders of the data; by default those of the environment")
+    parser.add_argument("--rows", type=int, help="so many of the set")
     parser.add_argument("--ef", type=int, default=0, help="0: the default")
     parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES)
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument("--cache", help="keep the index in this file")
     parser.add_argument("--json", help="write the figures there")
     chosen = parser.parse_args()
-    data = load(chosen.set)
+    data = load(chosen.set, chosen.data)
     base = data.base[: chosen.rows]
     if chosen.cache and Path(chosen.cache).exists():
         index = Index.load(chosen.cache)

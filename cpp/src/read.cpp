@@ -613,50 +613,13 @@ std::size_t effective_ef(const SearchOptions& options, std::size_t k) {
   return options.ef == 0 ? std::max<std::size_t>(64, k + 54) : std::max(options.ef, k);
 }
 
-// The first of the next few slots that shows the key at `seq`; kNoSlot if none.
-Slot find_after(const Store& store, const KeySpan& keys, std::size_t i, std::uint64_t seq,
-                Slot slot) {
-  constexpr Slot kMostSkipped = 8;  // removed rows leave gaps
-  const Slot end = std::min(store.graph.slot_end.load(std::memory_order_acquire),
-                            slot + 1 + kMostSkipped);
-  while (++slot < end) {
-    const Row row = visible_row(store.graph, slot, seq);
-    if (row != kNoRow && same_key(keys, i, store.graph.rows.header(row).key)) return slot;
-  }
-  return kNoSlot;
-}
-
-// The slot of each key, as the key index has it now or as the graph has it at `seq`; kNoValue if
-// none. Keys that come in the order in which they were stored, as a scan of a collection asks for
-// them, are in slots that follow each other: their rows, which are read anyway, say so, and the key
-// index, a miss of the cache for each, is only asked where that order breaks. A million rows of 128
-// dimensions, in batches of 65,536: 112 ms, by the key index alone 273 ms; keys in no order: the
-// same within 1 %.
-void find_slots(const Store& store, const KeySpan& keys, std::uint64_t seq,
-                std::span<Slot> slots) {
-  constexpr std::size_t kBlock = 256;
-  Slot last = 0;
-  for (std::size_t begin = 0; begin < keys.size(); begin += kBlock) {
-    const std::size_t end = std::min(begin + kBlock, keys.size());
-    std::size_t i = begin;
-    for (; i < end && last != kNoSlot; ++i) {
-      last = find_after(store, keys, i, seq, last);
-      if (last == kNoSlot) break;
-      slots[i] = last;
-    }
-    if (i == end) continue;
-    store.keys.find(keys.part(i, end - i), slots.subspan(i, end - i));
-    last = slots[end - 1] == kNoValue ? kNoSlot : slots[end - 1];
-  }
-}
-
 }  // namespace
 
 void find_visible(const Store& store, const KeySpan& keys, std::uint64_t seq,
                   std::vector<Slot>& slots, std::vector<Row>& rows) {
   slots.resize(keys.size());
   rows.assign(keys.size(), kNoRow);
-  find_slots(store, keys, seq, slots);
+  store.keys.find(keys, slots);
   std::vector<std::size_t> missing;
   for (std::size_t i = 0; i < keys.size(); ++i) {
     if (slots[i] != kNoValue) rows[i] = visible_row(store.graph, slots[i], seq);

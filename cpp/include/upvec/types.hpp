@@ -74,13 +74,6 @@ class KeySpan {
   [[nodiscard]] std::string_view string_at(std::size_t i) const noexcept {
     return {bytes_ + offsets_[i], static_cast<std::size_t>(offsets_[i + 1] - offsets_[i])};
   }
-  [[nodiscard]] KeySpan part(std::size_t first, std::size_t size) const noexcept {
-    KeySpan span = *this;
-    span.size_ = size;
-    if (ints_ != nullptr) span.ints_ += first;
-    if (offsets_ != nullptr) span.offsets_ += first;
-    return span;
-  }
 
  private:
   KeyType type_ = KeyType::kInt64;

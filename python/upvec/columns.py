@@ -49,24 +49,25 @@ class Selection:
 
     ``pieces`` holds (chunk, offsets in the chunk, positions in the request), where offsets is a
     slice when the ids follow each other without a gap, and positions is one when they are already
-    in chunk order.
+    in chunk order. ``ascending`` says that the ids are known to ascend.
     """
 
-    __slots__ = ("pieces", "rids", "rows")
+    __slots__ = ("pieces", "rids", "rows", "sliced")
 
-    def __init__(self, rids: RowIds) -> None:
+    def __init__(self, rids: RowIds, *, ascending: bool = False) -> None:
         self.rids = rids
         self.rows = len(rids)
         self.pieces: list[tuple[int, Any, Any]] = []
+        self.sliced = False  # all offsets and positions are slices, in the order of the request
         if self.rows == 0:
             return
         if self.rows == 1:
             rid = int(rids[0])
             self.pieces.append((rid >> CHUNK_BITS, rids & _OFFSET_MASK, slice(0, 1)))
             return
-        steps = np.diff(rids)
-        least = int(steps.min())
+        least = 1 if ascending else int(np.diff(rids).min())
         if least == 1 and int(rids[-1]) - int(rids[0]) == self.rows - 1:
+            self.sliced = True
             self._run(int(rids[0]))
             return
         chunks = rids >> CHUNK_BITS
@@ -145,6 +146,9 @@ class Column:
                 if not np.count_nonzero(mask):
                     mask = None
             return _picked(self.chunks[chunk], offsets), mask
+        if selection.sliced and all(self.nulls[chunk] is None for chunk, _, _ in selection.pieces):
+            pieces = [self.chunks[chunk][offsets] for chunk, offsets, _ in selection.pieces]
+            return np.concatenate(pieces), None
         values = np.empty(selection.rows, dtype=self.dtype)
         null: BoolArray | None = None
         for chunk, offsets, positions in selection.pieces:

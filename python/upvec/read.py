@@ -70,11 +70,16 @@ def chosen_fields(
     return chosen
 
 
-def read_rows(state: State, rids: RowIds, fields: Iterable[str]) -> Rows:
-    """Return rows by id; where the id is -1, a row that was not found."""
-    found = rids >= 0
-    if np.count_nonzero(found) == len(found):
-        selection = Selection(rids)
+def read_rows(
+    state: State, rids: RowIds, fields: Iterable[str], *, ascending: bool = False
+) -> Rows:
+    """Return rows by id; where the id is -1, a row that was not found.
+
+    ``ascending`` says that the ids are known to ascend, and to be rows.
+    """
+    found = np.ones(len(rids), dtype=np.bool_) if ascending else rids >= 0
+    if ascending or np.count_nonzero(found) == len(found):
+        selection = Selection(rids, ascending=ascending)
         columns, nulls = read_columns(state, rids, fields, selection)
         version = state.versions.take(selection)[0]
         return Rows(columns, nulls, found=found, version=version)

@@ -286,7 +286,7 @@ class Reader(ABC):
         if order_by is not None:
             rids = ordered(state, rids, order_by, descending=descending, limit=limit)
         rids = rids[:limit]
-        return self._batches(state, rids, chosen, batch_rows)
+        return self._batches(state, rids, chosen, batch_rows, ascending=order_by is None)
 
     def count(self, where: Where = None) -> int:
         """Return how many rows there are, or how many fulfil a condition.
@@ -316,11 +316,17 @@ class Reader(ABC):
         return found
 
     def _batches(
-        self, state: State, rids: RowIds, fields: tuple[str, ...], batch_rows: int
+        self,
+        state: State,
+        rids: RowIds,
+        fields: tuple[str, ...],
+        batch_rows: int,
+        *,
+        ascending: bool,
     ) -> Iterator[Rows]:
         for start in range(0, len(rids), batch_rows):
             piece = rids[start : start + batch_rows]
-            yield read_rows(state, piece, fields)
+            yield read_rows(state, piece, fields, ascending=ascending)
 
     def _select(self, state: State, where: Predicate | None) -> Selected:
         """Return the rows that fulfil a condition."""

@@ -505,18 +505,18 @@ def test_a_row_without_one_vector_is_found_by_the_other() -> None:
 
 
 def test_a_vector_field_that_is_added_is_searched_and_one_dropped_is_not() -> None:
-    col = upvec.open(":memory:", Schema(Field("id", "int64", primary=True), Vector("old", 1)))
-    col.upsert([{"id": i, "old": [i]} for i in range(3)])
+    col = upvec.open(":memory:", Schema(Field("id", "int64", primary=True), Vector("first", 1)))
+    col.upsert([{"id": i, "first": [i]} for i in range(3)])
     with col.snapshot() as before:
-        col.alter(add=[Vector("new", 2, nullable=True)])
-        col.update([{"id": 1, "new": [1, 0]}])
-        assert col.search([0, 0], field="new")["id"].tolist() == [1]
-        assert col.search({"old": [0], "new": [0, 0]}, k=2)["id"].tolist() == [1, 0]
-        col.alter(drop=["old"])
+        col.alter(add=[Vector("second", 2, nullable=True)])
+        col.update([{"id": 1, "second": [1, 0]}])
+        assert col.search([0, 0], field="second")["id"].tolist() == [1]
+        assert col.search({"first": [0], "second": [0, 0]}, k=2)["id"].tolist() == [1, 0]
+        col.alter(drop=["first"])
         assert col.search([0, 0])["id"].tolist() == [1]
         assert before.search([2])["id"].tolist() == [2, 1, 0]
-        with pytest.raises(upvec.SchemaError, match="field='old'; the vector fields are: new"):
-            col.search({"old": [0]})
+        with pytest.raises(upvec.SchemaError, match="field='first'; the vector fields are: second"):
+            col.search({"first": [0]})
 
 
 def test_a_transaction_reads_its_own_rows_in_every_way() -> None:

@@ -227,6 +227,16 @@ Rows changed_objects(const py::array& old, const Mask& old_null, const py::array
   return Rows(static_cast<py::ssize_t>(changed.size()), changed.data());
 }
 
+// Where there is nothing, or None; no mask if that is nowhere.
+std::optional<py::array_t<bool>> none_mask(const py::array& values) {
+  const std::span<PyObject* const> cells = objects_of(values);
+  const auto is_none = [](PyObject* cell) { return cell == nullptr || cell == Py_None; };
+  if (std::none_of(cells.begin(), cells.end(), is_none)) return std::nullopt;
+  py::array_t<bool> mask(static_cast<py::ssize_t>(cells.size()));
+  std::transform(cells.begin(), cells.end(), mask.mutable_data(), is_none);
+  return mask;
+}
+
 // The code of a value: its place in `values`, to which a new one is added.
 std::int64_t code_of(PyObject* value, PyObject* codes, PyObject* values) {
   PyObject* const known = PyDict_GetItemWithError(codes, value);
@@ -405,6 +415,8 @@ void bind_scalars(py::module_& m) {
   m.def("changed_objects", &changed_objects, py::arg("old"), py::arg("old_null").none(true),
         py::arg("new"), py::arg("null").none(true), py::arg("old_rows"), py::arg("rows"),
         "The first rows of two chunks that do not have the very same object; uint16.");
+  m.def("none_mask", &none_mask, py::arg("values"),
+        "Where an array of objects has None; no array if that is nowhere.");
   m.def("encode_objects", &encode_objects, py::arg("values"), py::arg("null").none(true),
         py::arg("rows").none(true), py::arg("count"), py::arg("codes"), py::arg("names"),
         "Codes of some rows, or of the first count, and which are null. New values are added to\n"

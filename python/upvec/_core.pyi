@@ -22,6 +22,7 @@ __all__: list[str] = [
     "encode_lists",
     "encode_objects",
     "first_occurrence",
+    "none_mask",
     "ordered_key",
     "rids_of_bits",
 ]
@@ -425,6 +426,11 @@ def first_occurrence(
     >>> from upvec._core import first_occurrence
     >>> first_occurrence(["string"], [["a", "b", "a"]]).tolist()
     [0, 1, 0]
+    """
+
+def none_mask(values: numpy.ndarray) -> numpy.typing.NDArray[numpy.bool] | None:
+    """
+    Where an array of objects has None; no array if that is nowhere.
     """
 
 def ordered_key(value: typing.SupportsFloat | typing.SupportsIndex) -> int:

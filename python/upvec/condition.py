@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ._core import bits_of_rids, count_bits
+from ._core import bits_of_rids, count_bits, none_mask
 from .bitmap import Bitmap, Words, no_words, packed
 from .columns import CHUNK_ROWS, Column, objects
 from .expression import (
@@ -558,13 +558,16 @@ class _Chunks:
         chunks = column.chunks[self._first : self._last]
         nulls = column.nulls[self._first : self._last]
         # Rows beyond the size of the column may be being written.
-        values = chunks[0][: self._rows] if len(chunks) == 1 else np.concatenate(chunks)
+        values = (chunks[0] if len(chunks) == 1 else np.concatenate(chunks))[: self._rows]
+        if column.dtype.hasobject:
+            # Also where no null was written: a row that does not live may never have been.
+            return values, none_mask(values)
         if all(null is None for null in nulls):
-            return values[: self._rows], None
+            return values, None
         none = np.zeros(CHUNK_ROWS, dtype=np.bool_)
         masks = [none if null is None else null for null in nulls]
         null = masks[0] if len(masks) == 1 else np.concatenate(masks)
-        return values[: self._rows], null[: self._rows]
+        return values, null[: self._rows]
 
 
 def _changed(known: _Known, columns: tuple[Column, ...]) -> RowIds:

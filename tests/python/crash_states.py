@@ -13,6 +13,9 @@ What the model of the disk allows, for each file and each change of a name on it
 - Of the names created, renamed and removed since the last sync of their directory, any did. A
   rename comes as a whole, as journaling file systems and btrfs keep it.
 
+Beside the collection lies a backup of it, brought up to date now and then. What is found of that
+is opened too: whatever was acknowledged is there, and what was not complete is no collection.
+
 The oracle knows of every commit whether it was acknowledged (it must be there), refused (it must
 not) or neither (it is there as a whole, or not at all), and the digest and rows after it.
 """
@@ -28,15 +31,15 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 from unittest import mock
 
 import upvec
-from faulty_files import FaultyFiles, Node, Operation, UnsyncedFiles, write_into
+from faulty_files import FaultyFiles, Killed, Node, Operation, UnsyncedFiles, killed_at, write_into
 from upvec.collection import open_directory
 from upvec.errors import CorruptionError, LockedError, PoisonedError, SchemaError
 from upvec.files import Files
@@ -379,6 +382,22 @@ class View(NamedTuple):
     rows: dict[Any, str]
 
 
+class Copied(NamedTuple):
+    """What is known of the backup.
+
+    ``acknowledged``: the newest commit in the last one that was completed; -1 without one.
+    ``attempts``: those of the calls since, of which all but perhaps the last have failed.
+    ``history``: as of a `Moment`.
+    """
+
+    acknowledged: int = -1
+    attempts: tuple[int, ...] = ()
+    history: Mapping[int, View] = {}
+
+
+NO_COPY = Copied()
+
+
 @dataclass
 class Moment:
     """The disk before an operation; ``history``: what each commit gave, filled in later too.
@@ -392,6 +411,7 @@ class Moment:
     acknowledged: int
     attempted: int
     history: dict[int, View]
+    copied: Copied = NO_COPY
 
 
 def view_of(col: upvec.Collection) -> View:
@@ -448,9 +468,18 @@ CALM = (
     "sync",
     "checkpoint",
     "group",
+    "background",
+    "backup",
 )
 HANDLES = ("reopen", "kill", "second_writer")
-FAULTS = ("refused_append", "failed_sync", "failed_group", "failed_any", "failed_checkpoint")
+FAULTS = (
+    "refused_append",
+    "failed_sync",
+    "failed_group",
+    "failed_any",
+    "failed_checkpoint",
+    "failed_backup",
+)
 DEADLINE_S = 20
 
 
@@ -470,6 +499,8 @@ class Workload:
         self._durability = durability
         self._acknowledged, self._attempted = -1, 0
         self._history: dict[int, View] = {}
+        self._copy = os.path.join(base, "b")
+        self._copied = NO_COPY
         self._count = 0
         self._extra: str | None = None
 
@@ -489,7 +520,12 @@ class Workload:
         where = f"{operation.number}: {operation.name} {operation.path}"
         self.moments.append(
             Moment(
-                where, frozen(self.files.disk), self._acknowledged, self._attempted, self._history
+                where,
+                frozen(self.files.disk),
+                self._acknowledged,
+                self._attempted,
+                self._history,
+                self._copied,
             )
         )
 
@@ -677,6 +713,67 @@ class Workload:
         if view_of(self.col) != before and self._acknowledged >= self.col.seq:
             raise Broken("partial", "a checkpoint has changed the collection")
 
+    def _background(self) -> None:
+        """Make a commit that begins a checkpoint by itself, and one while that is written."""
+        self._call(lambda: self._write_beside_checkpoint(self._rows(2), self._rows(2)))
+        stats = self.col.stats()
+        assert stats["checkpoint_failure"] is None
+        self._acknowledged = max(self._acknowledged, stats["checkpoint_seq"])
+
+    def _write_beside_checkpoint(
+        self, first: list[dict[str, Any]], second: list[dict[str, Any]]
+    ) -> None:
+        col, left = self.col, self._rng.randrange(40)
+
+        def run_here(thread: threading.Thread) -> None:
+            assert thread.name == "upvec-checkpoint"
+            self._note()
+            self.files.before = before
+            try:
+                thread.run()
+            finally:
+                self.files.before = self._take_down
+
+        def before(operation: Operation) -> None:
+            nonlocal left
+            self._take_down(operation)
+            left -= 1
+            # Operations upon the log keep other writers out.
+            if left < 0 and not operation.path.startswith(os.path.join(self._root, "log")):
+                self.files.before = self._take_down
+                self._attempted = col._head.seq + 1
+                col.upsert(second)
+                self._note()
+
+        assert col._storage is not None
+        assert col._checkpointer is not None
+        with (
+            mock.patch.object(col._checkpointer, "_automatic", new=True),
+            mock.patch.object(col._storage, "_due_bytes", 0),
+            mock.patch.object(threading.Thread, "start", run_here),
+        ):
+            col.upsert(first)
+
+    def _note(self) -> None:
+        """Take down what a commit gave that is on the disk, in the middle of another call."""
+        seq = self.col._head.seq
+        self._history.setdefault(seq, view_of(self.col))
+        if self._durability == "commit":
+            self._acknowledged = max(self._acknowledged, seq)
+
+    def _backup(self) -> None:
+        """Make the backup, or bring it up to date."""
+        done, attempts, _ = self._copied
+        seq = self.col.seq
+        self._copied = Copied(done, (*attempts, seq), self._history)
+        try:
+            self.col.backup(self._copy)
+        except OSError:
+            return
+        except CorruptionError as error:
+            raise Broken("lost", f"no backup can be made: {error}") from None
+        self._copied = Copied(seq, (), self._history)
+
     # Commits that fail
 
     def _refused_append(self) -> None:
@@ -698,6 +795,18 @@ class Workload:
         self.files.fail(self._rng.randrange(1, 5), self._rng.choice(["EIO", "ENOSPC"]))
         getattr(self, f"_{self._rng.choice(CALM[:7])}")()
         self.files.heal()
+
+    def _failed_backup(self) -> None:
+        """Fail, and go on: the first one has left something, which is not all to be believed."""
+        at, fault = self._rng.randrange(1, 30), self._rng.choice(["EIO", "half", "kill"])
+        if fault == "kill":
+            with suppress(Killed), killed_at(at, self.files):
+                self._backup()
+        else:
+            self.files.fail(at, fault)
+            self._backup()
+        self.files.heal()
+        self._backup()
 
     def _failed_checkpoint(self) -> None:
         self.files.fail(self._rng.randrange(1, 60), self._rng.choice(["EIO", "half"]))
@@ -762,6 +871,27 @@ def recovered(base: str, schema: upvec.Schema) -> Outcome:
     return Outcome(seq, view)
 
 
+class Copy(NamedTuple):
+    """What opening the backup of an image gave. ``seq`` is -1 where it is no collection."""
+
+    seq: int = -1
+    view: View | None = None
+    refused: str | None = None
+
+
+def copy_of(base: str) -> Copy:
+    """Open the backup below a directory."""
+    try:
+        col = open_directory(os.path.join(base, "b"), None, UnsyncedFiles(), auto_checkpoint=False)
+    except SchemaError:
+        return Copy()
+    except CorruptionError as error:
+        return Copy(refused=str(error))
+    copy = Copy(col.seq, view_of(col))
+    abandon(col)
+    return copy
+
+
 @dataclass
 class Report:
     """What was done, and what was found wrong."""
@@ -772,6 +902,8 @@ class Report:
     recoveries: int = 0
     in_recovery: int = 0
     damages: int = 0
+    copies: int = 0
+    whole_copies: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
@@ -781,7 +913,8 @@ class Report:
         return (
             f"{self.operations} operations, {self.states} states, {self.distinct} distinct, "
             f"{self.recoveries} recoveries, of them {self.in_recovery} after a crash inside "
-            f"recovery and {self.damages} of damaged states; commits {dict(self.outcomes)}; "
+            f"recovery and {self.damages} of damaged states; {self.copies} backups, "
+            f"{self.whole_copies} of them whole; commits {dict(self.outcomes)}; "
             f"wrong: {wrong}"
         )
 
@@ -793,12 +926,19 @@ class Explorer:
         self.report = Report()
         self._rng = random.Random(seed)
         self._known: dict[bytes, Outcome] = {}
+        self._known_copies: dict[bytes, Copy] = {}
         self._keep_going = keep_going
 
     def explore(
-        self, work: Workload, *, draws: int = 4, inside: float = 0.02, damages: int = 0
+        self,
+        work: Workload,
+        *,
+        draws: int = 4,
+        inside: float = 0.02,
+        damages: int = 0,
+        share: float = 1,
     ) -> None:
-        """Look at every moment of a workload.
+        """Look at the moments of a workload.
 
         Parameters
         ----------
@@ -808,12 +948,18 @@ class Explorer:
             The share of states where recovery is interrupted as well, at each of its operations.
         damages
             How many states, drawn from all moments, are damaged in what was synced.
+        share
+            Of the moments, beside those of backups.
         """
         self.report.operations += len(work.files.log)
         self.report.outcomes += work.outcomes
-        self._known.clear()  # no two collections have the same id
+        self._known.clear()
+        self._known_copies.clear()  # no two collections have the same id
         with small_segments():
             for moment in work.moments:
+                # While a backup is written the collection stays as it is, and need not be opened.
+                if self._rng.random() >= share and not moment.copied.attempts:
+                    continue
                 for image in images_of(moment.disk, self._rng, draws):
                     new = self._look(image, moment, work.schema)
                     if new and self._rng.random() < inside:
@@ -824,6 +970,8 @@ class Explorer:
     def _look(self, image: Image, moment: Moment, schema: upvec.Schema) -> bool:
         """Recover an image unless that was done, compare; return whether it is a new one."""
         self.report.states += 1
+        copy = part_of(image, "b")
+        image = part_of(image, "c")
         key = key_of(image)
         outcome = self._known.get(key)
         new = outcome is None
@@ -831,7 +979,30 @@ class Explorer:
             self.report.distinct += 1
             outcome = self._known[key] = self._recover(image, schema)
         self._judge(outcome, moment)
+        self._look_at_copy(copy, moment)
         return new
+
+    def _look_at_copy(self, image: Image, moment: Moment) -> None:
+        """Open the backup of an image unless that was done, and compare."""
+        key = key_of(image)
+        copy = self._known_copies.get(key)
+        if copy is None:
+            with scratch() as base, warnings.catch_warnings():
+                warnings.simplefilter("error")
+                write_image(image, base)
+                try:
+                    copy = copy_of(base)
+                except Exception as error:  # noqa: BLE001 - it must not raise anything else
+                    self._fail("other", f"{moment.operation}: the backup raised {error!r}")
+                    copy = Copy(refused=repr(error))
+            self._known_copies[key] = copy
+            self.report.copies += 1
+            self.report.whole_copies += copy.seq >= 0
+        kind = verdict_of_copy(copy, moment.copied)
+        if kind is not None:
+            found = copy.refused or f"reached {copy.seq}"
+            done, attempts, _ = moment.copied
+            self._fail(kind, f"{moment.operation}: backup of {done}, {attempts}: {found}")
 
     def _recover(self, image: Image, schema: upvec.Schema, *, warned: bool = False) -> Outcome:
         self.report.recoveries += 1
@@ -863,7 +1034,7 @@ class Explorer:
                 return
             disks.append((f"{moment.operation}, recovered", frozen(files.disk)))
         for where, disk in disks:
-            found = Moment(where, disk, moment.acknowledged, moment.attempted, moment.history)
+            found = replace(moment, operation=where, disk=disk)
             for later in images_of(disk, self._rng, 2):
                 before = self.report.recoveries
                 self._look(later, found, schema)
@@ -873,7 +1044,7 @@ class Explorer:
         """Damage what was synced: that is refused, or harmless."""
         if moment.acknowledged < 0:
             return
-        image = image_of(moment.disk, lambda _: True, lambda file: file.synced)
+        image = part_of(image_of(moment.disk, lambda _: True, lambda file: file.synced), "c")
         self.report.damages += 1
         outcome = self._recover(damaged(image, self._rng), schema, warned=True)
         if not outcome.corrupt:
@@ -881,7 +1052,7 @@ class Explorer:
             # two of which the second was written before the first was synced.
             floor = max(0, moment.acknowledged - 2)
             where = f"{moment.operation}, damaged"
-            bounds = Moment(where, moment.disk, floor, moment.attempted, moment.history)
+            bounds = replace(moment, operation=where, acknowledged=floor)
             self._judge(outcome, bounds)
 
     def _judge(self, outcome: Outcome, moment: Moment) -> None:
@@ -892,6 +1063,9 @@ class Explorer:
             f"{moment.operation}: reached {outcome.seq} of {moment.acknowledged} to "
             f"{moment.attempted}; {outcome.broken}"
         )
+        self._fail(kind, message)
+
+    def _fail(self, kind: str, message: str) -> None:
         if not self._keep_going:
             raise Broken(kind, message)
         self.report.failures[kind] += 1
@@ -923,6 +1097,32 @@ def verdict(outcome: Outcome, moment: Moment) -> str | None:
         k for k in wanted.rows | outcome.view.rows if wanted.rows.get(k) != outcome.view.rows.get(k)
     }
     return "partial" if differing <= written else "hole"
+
+
+def verdict_of_copy(copy: Copy, copied: Copied) -> str | None:
+    """Say which promise a backup breaks, if any.
+
+    A complete one gives its commit, and one that was begun nothing, or its commit. One that is
+    being brought up to date may give what lies between; or it says that it is to be made again.
+    """
+    done, attempts, history = copied
+    if copy.seq < 0:
+        refused = copy.refused is not None and bool(attempts)
+        return None if done < 0 or refused else "lost"
+    if not attempts:
+        allowed = range(done, done + 1)
+    elif done < 0:
+        allowed = range(attempts[0], attempts[-1] + 1)
+    else:
+        allowed = range(done, attempts[-1] + 1)
+    if copy.seq not in allowed:
+        return "partial" if done < 0 <= copy.seq else "lost" if copy.seq < done else "other"
+    return None if history.get(copy.seq) == copy.view else "other"
+
+
+def part_of(image: Image, name: str) -> Image:
+    """Return what an image has of one directory in its base."""
+    return {path: data for path, data in image.items() if path.split(os.sep, 1)[0] == name}
 
 
 def log_files(base: str) -> Image:

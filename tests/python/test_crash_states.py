@@ -66,12 +66,16 @@ def test_every_state_after_a_loss_of_power_is_a_commit_not_before_the_last_ackno
     work = recorded(seed, durability, faults=faults)
     explorer = Explorer(seed)
     damages = 60 if durability == "commit" else 0
-    explorer.explore(work, draws=1, inside=0.01, damages=damages)
+    # As many moments as ten seconds take; test_many_states looks at all.
+    share = 0.5 if durability == "commit" else 0.2
+    explorer.explore(work, draws=1, inside=0.012, damages=damages, share=share)
     report = explorer.report
     assert not report.failures, "\n".join([str(report), *report.examples])
     assert report.operations > 100
     assert report.distinct > 150
     assert report.in_recovery > 10
+    assert report.copies > 5
+    assert report.whole_copies > 0
 
 
 def test_a_workload_meets_each_outcome_and_goes_through_segments_and_checkpoints() -> None:
@@ -81,6 +85,9 @@ def test_a_workload_meets_each_outcome_and_goes_through_segments_and_checkpoints
     names = {operation.path.rpartition("/c/")[2] for operation in work.files.log}
     assert sum(name.startswith("log/") and name.endswith(".log") for name in names) > 3
     assert sum(name.startswith("checkpoint-") and name.endswith("/live") for name in names) > 1
+    assert any(
+        moment.copied.acknowledged >= 0 and moment.copied.attempts for moment in work.moments
+    )
 
 
 # --- The model of the disk -------------------------------------------------------------------
@@ -189,11 +196,29 @@ def apply_before_logging() -> Any:
 def trim_the_log_before_the_manifest() -> Any:
     original = write_checkpoint
 
-    def write(root: str, files: Any, seq: int, *rest: Any, log: Log) -> Any:
+    def write(root: str, files: Any, seq: int, *rest: Any, log: Log, **options: Any) -> Any:
         log.drop_before(seq)
-        return original(root, files, seq, *rest, log=log)
+        return original(root, files, seq, *rest, log=log, **options)
 
     return mock.patch.object(storage, "write_checkpoint", write)
+
+
+def copy_less_of_the_log() -> Any:
+    original = Log.spans
+
+    def spans(self: Log, after_seq: int, until: int) -> list[tuple[str, int]]:
+        *whole, (path, end) = original(self, after_seq, until)
+        return [*whole, (path, end - 1)]
+
+    return mock.patch.object(Log, "spans", spans)
+
+
+class UnsyncedBackup(Recorder):
+    def sync(self, fd: int) -> None:
+        if f"{self.base}/b/" in self._paths[fd]:
+            self._step("sync", self._paths[fd])
+        else:
+            super().sync(fd)
 
 
 @contextmanager
@@ -212,6 +237,8 @@ def nothing() -> Iterator[None]:
         (trim_the_log_before_the_manifest, Recorder),
         (nothing, RetriedSync),
         (nothing, LockThatExcludesNobody),
+        (copy_less_of_the_log, Recorder),
+        (nothing, UnsyncedBackup),
     ],
     ids=[
         "acknowledges before the sync",
@@ -222,6 +249,8 @@ def nothing() -> Iterator[None]:
         "trims the log before the manifest",
         "repeats a failed sync",
         "lets two writers in",
+        "leaves out the end of a backup",
+        "does not sync backups",
     ],
 )
 def test_a_planted_bug_is_caught(bug: Callable[[], Any], recorder: type[Recorder]) -> None:
@@ -233,7 +262,7 @@ def test_a_planted_bug_is_caught(bug: Callable[[], Any], recorder: type[Recorder
 def look_for_failures(recorder: type[Recorder] = Recorder) -> None:
     """Explore a workload until something is wrong."""
     work = recorded(1, "commit", faults=True, recorder=recorder)
-    Explorer(1, keep_going=False).explore(work, draws=1, inside=0, damages=150)
+    Explorer(1, keep_going=False).explore(work, draws=1, inside=0, damages=150, share=0.4)
 
 
 def test_without_a_bug_nothing_is_caught() -> None:

@@ -98,7 +98,7 @@ double recall(const Index& index, const Filter& filter, const std::set<std::int6
 }  // namespace
 
 TEST_CASE("every way finds allowed rows, by codes, exact vectors and codes alone") {
-  constexpr std::size_t kRows = 3000;
+  constexpr std::size_t kRows = 1500;
   const std::vector<std::pair<Codes, Keep>> kinds = {{Codes::kInt8, Keep::kF32},
                                                      {Codes::kInt8, Keep::kBf16},
                                                      {Codes::kNone, Keep::kF32},

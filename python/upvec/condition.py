@@ -66,9 +66,9 @@ _JOINED_OBJECTS: Final = 1
 _MAX_ENTRIES: Final = 64
 _MAX_BYTES: Final = 64 << 20
 
-# What looking costs, in nanoseconds: at one of all rows of a column of numbers, or of objects; at one
-# of some rows, by its id; and besides at each chunk that these lie in. 10^6 rows, all of them: 2 and
-# 23 ms; 100 scattered ones .28 and .30 ms, 1,000 1.2 and 1.5 ms, 100,000 3.3 and 27 ms.
+# What looking costs, in nanoseconds: at one of all rows of a column of numbers, or of objects; at
+# one of some rows, by its id; and besides at each chunk that these lie in. 10^6 rows, all of them:
+# 2 and 23 ms; 100 scattered ones .28 and .30 ms, 1,000 1.2 and 1.5 ms, 100,000 3.3 and 27 ms.
 _NUMBER_NS: Final = 2
 _OBJECT_NS: Final = 23
 _NUMBER_BY_ID_NS: Final = 15

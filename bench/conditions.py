@@ -9,6 +9,8 @@ import argparse
 import gc
 import time
 from collections.abc import Callable
+from itertools import count as count_from
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from upvec.expression import bind
 from upvec.state import State
 
 CITIES = 20
+# Of commits of one row, so that each of them changes something.
+_turns = count_from(1)
 CONDITIONS = [
     ("equality, 20 strings", "city = 'city 3'"),
     ("equality, all strings distinct", "name = 'name 77'"),
@@ -91,7 +95,7 @@ def forget(state: State) -> None:
 
 
 def conditions(collection: upvec.Collection, count: int, repeats: int) -> None:
-    """Print best times: of a condition by itself, again, and after a commit of one row."""
+    """Print times: the best by itself, the best again, the median after a commit of one row."""
     print(f"{'condition, us':40s}{'rows':>9s}{'not cached':>12s}{'cached':>9s}{'after 1 row':>13s}")
     for title, text in CONDITIONS:
         state = collection._reading()
@@ -102,12 +106,15 @@ def conditions(collection: upvec.Collection, count: int, repeats: int) -> None:
             forget(state)
             cold.append(once_us(select_bits, state, where))
             warm.append(once_us(select_bits, state, where))
-        for turn in range(repeats):
-            number = turn % 1000
-            row = {"id": turn * 997 % count, "city": "city 0", "age": number}
-            collection.upsert([{**row, "plain_age": number, "plain_city": "city 0"}])
+        for _ in range(repeats):
+            turn = next(_turns)
+            number, city = turn % 1000, f"city {turn % CITIES}"
+            row = {"id": turn * 997 % count, "city": city, "age": number, "score": number / 1000}
+            row |= {"name": f"new {turn}", "tags": [f"tag {turn % 50}"]}
+            plain = {"plain_age": number, "plain_city": city, "plain_score": number / 1000}
+            collection.upsert([row | plain])
             after.append(once_us(select_bits, collection._reading(), where))
-        print(f"{title:40s}{found:9,d}{min(cold):12.0f}{min(warm):9.0f}{min(after):13.0f}")
+        print(f"{title:40s}{found:9,d}{min(cold):12.0f}{min(warm):9.0f}{median(after):13.0f}")
 
 
 def writes(collection: upvec.Collection, count: int, batch: int, repeats: int) -> dict[str, float]:

@@ -33,7 +33,7 @@ class ScalarChunk {
  protected:
   std::size_t rows_ = 0;
   bool has_nulls_ = false;
-  std::vector<std::int64_t> keys_;  // distinct, ascending
+  std::vector<std::int64_t> keys_;  // distinct, ascending, all that rows hold
 };
 
 using ScalarChunkPtr = std::shared_ptr<const ScalarChunk>;

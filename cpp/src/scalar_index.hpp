@@ -10,8 +10,8 @@
 // Thread safety: an index never changes; any number of threads may use it. advanced() makes the
 // next version, which shares the chunks that are the same.
 //
-// Invariants: all chunks but the last have kScalarChunkRows rows. Every distinct key of a chunk is
-// held by one of its rows.
+// Invariants: all chunks but the last have kScalarChunkRows rows. Every key that a row holds is
+// among those of its chunk; some of these may be held no more.
 #pragma once
 
 #include <cstddef>
@@ -77,8 +77,8 @@ class ScalarIndex {
   void match_marked(std::span<const std::uint64_t> marks, std::span<std::uint64_t> bits) const;
   void match_null(std::span<std::uint64_t> bits) const;
 
-  // Sets the bits of all keys, which are not negative, and below 64 * marks.size() where they are
-  // to be told.
+  // Sets the bits of all keys of all chunks, which are not negative, and below 64 * marks.size()
+  // where they are to be told.
   void mark_keys(std::span<std::uint64_t> marks) const;
 
  private:

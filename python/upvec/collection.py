@@ -1012,6 +1012,8 @@ class Collection(Reader):
     def stats(self) -> dict[str, Any]:
         """Return counts and sizes: rows, commits, bytes by part, and those of each vector index.
 
+        ``index_bytes`` are those of fields with ``index=True``, ``condition_bytes`` what is
+        remembered of conditions, at most 64 MiB.
         ``remembered_deletes`` are keys whose order value is kept, so that an older row does not
         bring them back (``order_by``): as many as were deleted and did not come again.
         """
@@ -1025,6 +1027,8 @@ class Collection(Reader):
             "remembered_deletes": len(self._engine.remembered),
             "column_bytes": columns,
             "key_bytes": keys,
+            "index_bytes": state.selector.indexes.nbytes(),
+            "condition_bytes": state.selector.nbytes(),
             "indexes": {name: index.stats() for name, index in state.indexes.items()},
         }
         if self._storage is not None:

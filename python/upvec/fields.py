@@ -82,7 +82,8 @@ class Field:
         What becomes of a stored value when another comes in: a rule such as :func:`sum_`, or
         its name; ``"replace"`` by default. See :mod:`upvec.merge`.
     index : bool
-        A hint that the field will often be filtered on; answers do not depend on it.
+        Conditions on the field are answered from an index, which the first of them makes and
+        every commit keeps up to date; answers do not depend on it. Of a json, nothing is.
 
     Raises
     ------

@@ -138,7 +138,8 @@ void check_index(const ScalarIndex& index, const std::vector<Cell>& rows, Random
   }
   std::vector<std::uint64_t> marks(words_for(static_cast<std::size_t>(keys) + 1));
   index.mark_keys(marks);
-  CHECK(upvec::rows_of_bits(marks) == std::vector<std::int64_t>(distinct.begin(), distinct.end()));
+  const std::vector<std::int64_t> marked = upvec::rows_of_bits(marks);
+  CHECK(std::includes(marked.begin(), marked.end(), distinct.begin(), distinct.end()));
 }
 
 // Rows that change and come, with updates of either kind; the versions before stay as they were.

@@ -1,0 +1,1 @@
+"""Stores of records beside each other: load, upsert, search under a condition, delete, reopen."""

@@ -40,6 +40,10 @@ CHUNK_BITS = 11
 CHUNK_ROWS = 1 << CHUNK_BITS
 _OFFSET_MASK = CHUNK_ROWS - 1
 
+# So few rows, as the hits of a search, are taken one by one: to group ten by chunk takes 50 us, to
+# take them 3 us.
+_FEW = 24
+
 # Taking the next is atomic; a draft's writer may run beside the collection's.
 _stamps = count(1)
 
@@ -52,46 +56,59 @@ class Selection:
     in chunk order. ``ascending`` says that the ids are known to ascend.
     """
 
-    __slots__ = ("pieces", "rids", "rows", "sliced")
+    __slots__ = ("_ascending", "_pieces", "rids", "rows", "sliced")
 
     def __init__(self, rids: RowIds, *, ascending: bool = False) -> None:
         self.rids = rids
         self.rows = len(rids)
-        self.pieces: list[tuple[int, Any, Any]] = []
         self.sliced = False  # all offsets and positions are slices, in the order of the request
+        self._ascending = ascending
+        self._pieces: list[tuple[int, Any, Any]] | None = None
+
+    @property
+    def pieces(self) -> list[tuple[int, Any, Any]]:
+        """Where the rows are, grouped when it is first asked for."""
+        if self._pieces is None:
+            self._pieces = self._grouped()
+        return self._pieces
+
+    def _grouped(self) -> list[tuple[int, Any, Any]]:
+        rids = self.rids
         if self.rows == 0:
-            return
+            return []
         if self.rows == 1:
             rid = int(rids[0])
-            self.pieces.append((rid >> CHUNK_BITS, rids & _OFFSET_MASK, slice(0, 1)))
-            return
-        least = 1 if ascending else int(np.diff(rids).min())
+            return [(rid >> CHUNK_BITS, rids & _OFFSET_MASK, slice(0, 1))]
+        least = 1 if self._ascending else int(np.diff(rids).min())
         if least == 1 and int(rids[-1]) - int(rids[0]) == self.rows - 1:
             self.sliced = True
-            self._run(int(rids[0]))
-            return
+            return self._run(int(rids[0]))
         chunks = rids >> CHUNK_BITS
         offsets = rids & _OFFSET_MASK
         order: AnyArray | None = None
         if least < 0:
             order = np.argsort(chunks, kind="stable")
             chunks, offsets = chunks[order], offsets[order]
+        pieces: list[tuple[int, Any, Any]] = []
         bounds = [0, *(np.flatnonzero(np.diff(chunks)) + 1).tolist(), self.rows]
         for start, stop in pairwise(bounds):
             piece: Any = offsets[start:stop]
             positions: Any = slice(start, stop) if order is None else order[start:stop]
             if least > 0 and int(piece[-1]) - int(piece[0]) == stop - start - 1:
                 piece = slice(int(piece[0]), int(piece[-1]) + 1)
-            self.pieces.append((int(chunks[start]), piece, positions))
+            pieces.append((int(chunks[start]), piece, positions))
+        return pieces
 
-    def _run(self, first: int) -> None:
+    def _run(self, first: int) -> list[tuple[int, Any, Any]]:
+        pieces: list[tuple[int, Any, Any]] = []
         position = 0
         while position < self.rows:
             chunk, offset = (first + position) >> CHUNK_BITS, (first + position) & _OFFSET_MASK
             size = min(CHUNK_ROWS - offset, self.rows - position)
             taken, positions = slice(offset, offset + size), slice(position, position + size)
-            self.pieces.append((chunk, taken, positions))
+            pieces.append((chunk, taken, positions))
             position += size
+        return pieces
 
 
 class Column:
@@ -138,6 +155,8 @@ class Column:
 
     def take(self, selection: Selection) -> tuple[AnyArray, BoolArray | None]:
         """Values (n,) and null mask (n,), or None for no nulls, of the selected rows."""
+        if 1 < selection.rows <= _FEW:
+            return self._take_few(selection.rids)
         if len(selection.pieces) == 1:
             chunk, offsets, _ = selection.pieces[0]
             mask = self.nulls[chunk]
@@ -164,6 +183,18 @@ class Column:
                 null[positions] = mask[offsets]
         if null is not None and not np.count_nonzero(null):
             null = None
+        return values, null
+
+    def _take_few(self, rids: RowIds) -> tuple[AnyArray, BoolArray | None]:
+        values = np.empty(len(rids), dtype=self.dtype)
+        null: BoolArray | None = None
+        for at, rid in enumerate(rids.tolist()):
+            chunk, offset = rid >> CHUNK_BITS, rid & _OFFSET_MASK
+            values[at] = self.chunks[chunk][offset]
+            mask = self.nulls[chunk]
+            if mask is not None and mask[offset]:
+                null = np.zeros(len(rids), dtype=np.bool_) if null is None else null
+                null[at] = True
         return values, null
 
     def gather(self, rids: RowIds) -> tuple[AnyArray, BoolArray | None]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import copy
 import datetime as dt
+import functools
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -473,6 +474,7 @@ def renamed(expression: Expression, names: Mapping[str, str]) -> Expression:
     return same
 
 
+@functools.lru_cache(maxsize=512)  # to read one takes longer than to search under it
 def parse(text: str) -> Expression:
     """Read an expression in Python's or SQL's spelling.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from .columns import Selection
 from .condition import Selected, select_bits
 from .errors import InvalidRowError, KeyMissingError, NotSupportedError
 from .expression import Expression, Predicate, bind
@@ -220,8 +221,9 @@ class Reader(ABC):
             self._nearest, state, radius=radius, ef=ef or 0, selected=selected, plans=plans
         )
         ranking = query.answer(state, nearest, state.count if selected is None else selected.count)
-        columns, nulls = read_columns(state, ranking.rids, chosen)
-        version = state.versions.gather(ranking.rids)[0]
+        selection = Selection(ranking.rids)
+        columns, nulls = read_columns(state, ranking.rids, chosen, selection)
+        version = state.versions.take(selection)[0]
         plan = plans if plans is None or query.weights is not None else next(iter(plans.values()))
         return hits_of(ranking, columns, nulls, version, single=query.single, plan=plan)
 

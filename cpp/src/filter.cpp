@@ -113,7 +113,8 @@ std::size_t width_to_meet(const Filter::State& filter, std::size_t slots, std::s
   //   45    .9925 .61   .9965 .33
   //   32    .9825 .92   .9945 .43
   //   22    .9825 .83   .9890 .59
-  const double enough = static_cast<double>(k + k / 4 + 10);
+  const std::size_t few = k + k / 4 + 10;
+  const auto enough = static_cast<double>(few);
   const double more = static_cast<double>(ef) / static_cast<double>(effective_ef(0, k));
   const double all = static_cast<double>(slots);
   const double allowed = std::max(1.0, static_cast<double>(filter.count));

@@ -11,116 +11,119 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-from bench.peers.report import table
+from typing import IO, Any
 
 from .base import STORES
-from .worker import SHARES, Task
+from .report import faults_of, report
+from .worker import Task
 
-_IMPORTED = {
-    "qdrant-edge": "qdrant_edge",
-    "chroma": "chromadb",
-    "milvus-lite": "pymilvus",
-    "sqlite-vec": "sqlite_vec",
-}
+# A step looks at the clock between its calls: so much longer one call may take.
+_GRACE_S = 60.0
+_SYNC_CALLS = ("fsync", "fdatasync", "msync", "sync_file_range", "syncfs")
+_SYNC_ROWS = 20
 
 
-def _run(task: Task, mode: str, seconds: float) -> dict[str, Any]:
+def _command(task: Task, mode: str) -> list[str]:
     note = Path(task.folder) / f"{mode}.json"
     note.write_text(json.dumps({"mode": mode, **asdict(task)}))
-    command = [sys.executable, "-m", "bench.peers.collection.worker", str(note)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        return {"error": f"not done in {seconds:.0f} s"}
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if not lines:
-        return {"error": (done.stderr.strip().splitlines() or ["no output"])[-1][:200]}
-    told: dict[str, Any] = json.loads(lines[-1])
+    return [sys.executable, "-m", "bench.peers.collection.worker", str(note)]
+
+
+def _run(task: Task, mode: str) -> dict[str, Any]:
+    """Let a worker do it; one that is silent for too long is ended, and what it told is kept."""
+    told: dict[str, Any] = {}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(_command(task, mode), stdout=out, stderr=err, text=True)
+        told = _listen(process, out, task.limit + _GRACE_S)
+        if process.returncode not in {0, -signal.SIGKILL} and "error" not in told:
+            err.seek(0)
+            told["error"] = (err.read().strip().splitlines() or ["no output"])[-1][:200]
     return told
 
 
-def measure(task: Task, root: Path, seconds: float) -> dict[str, Any]:
+def _listen(process: subprocess.Popen[str], out: IO[str], patience_s: float) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    size, since = 0, time.monotonic()
+    while process.poll() is None:
+        time.sleep(0.05)
+        if (now := os.fstat(out.fileno()).st_size) != size:
+            size, since = now, time.monotonic()
+        elif time.monotonic() - since > patience_s:
+            process.kill()
+            process.wait()
+            told["error"] = f"timeout: a call was not done in {patience_s:.0f} s"
+    out.seek(0)
+    for line in out.read().splitlines():
+        if line.startswith("{"):
+            told = {**json.loads(line), **told} if "error" in told else {**told, **json.loads(line)}
+    return told
+
+
+def _syncs(task: Task) -> float | None:
+    """Return how often a single upsert has the disk written, by strace; None if there is none."""
+    if shutil.which("strace") is None:
+        return None
+    counts = []
+    for singles in (0, _SYNC_ROWS):
+        folder = Path(task.folder) / f"syncs-{singles}"
+        folder.mkdir()
+        here = replace(task, folder=str(folder), singles=singles)
+        trace = folder / "trace.txt"
+        strace = ["strace", "-f", "-o", str(trace), "-e", f"trace={','.join(_SYNC_CALLS)}"]
+        command = [*strace, *_command(here, "trickle")]
+        try:
+            subprocess.run(command, capture_output=True, timeout=task.limit, check=True)
+        except (subprocess.SubprocessError, OSError):
+            return None
+        lines = trace.read_text().splitlines()
+        counts.append(sum(any(f"{call}(" in line for call in _SYNC_CALLS) for line in lines))
+    return max(0.0, (counts[1] - counts[0]) / _SYNC_ROWS)
+
+
+def measure(task: Task, root: Path) -> dict[str, Any]:
     """Return all figures of one store."""
     folder = root / task.store
-    folder.mkdir()
-    here = Task(**{**asdict(task), "folder": str(folder)})
-    figures = _run(here, "build", seconds)
-    if "error" not in figures:
-        kept = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-        figures["disk MiB"] = kept / 2**20
-        figures["reopened"] = _run(here, "reopen", seconds)
-    shutil.rmtree(folder)
-    folder.mkdir()
-    figures["behaves"] = _run(here, "behave", seconds)
-    shutil.rmtree(folder)
-    folder.mkdir()
-    told = _run(here, "die", seconds)
-    after = _run(here, "rise", seconds)
-    if "after kill" in after and "acknowledged" in told:
-        figures["after kill"] = f"{after['after kill']:,} of {told['acknowledged']:,}"
-    else:
-        figures["after kill"] = after.get("error") or told.get("error")
+    here = replace(task, folder=str(folder))
+
+    def emptied() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+
+    emptied()
+    figures = _run(here, "build")
+    kept = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    figures["disk MiB"] = kept / 2**20
+    whole = "close s" in figures and not any(
+        "timeout" in v or "error" in v for v in figures.values() if isinstance(v, dict)
+    )
+    nothing = {"error": "not all of it was written"}
+    figures["reopened"] = _run(here, "reopen") if whole else nothing
+    emptied()
+    figures["behaves"] = _run(here, "behave")
+    emptied()
+    told = _run(here, "die")
+    after = _run(here, "rise")
+    figures["after kill"] = _survived(told, after)
+    emptied()
+    figures["syncs"] = _syncs(here)
     shutil.rmtree(folder)
     return figures
 
 
-def _cell(figures: dict[str, Any], name: str, part: str | None = None, form: str = ",.0f") -> str:
-    value = figures.get(name)
-    if isinstance(value, dict):
-        if "error" in value or part is None:
-            return "-"
-        value = value.get(part)
-    return "-" if value is None else format(value, form)
-
-
-def report(stores: dict[str, dict[str, Any]]) -> str:
-    """Return the tables."""
-    speed = [["store", "load", "update", "metadata", "p50 ms", "p99 ms", "found at once", "delete"]]
-    searched = [
-        ["store"] + ["unfiltered" if s is None else f"{100 * s:g} %" for s in SHARES],
-    ]
-    kept = [["store", "version", "reopen s", "right", "disk MiB", "RSS MiB", "after kill -9"]]
-    odd = [["store", "a key twice in a batch", "a wrong dimension", "NaN in a vector"]]
-    for name, figures in stores.items():
-        if "error" in figures:
-            speed.append([name, figures["error"], *[""] * 6])
-            continue
-        speed.append(
-            [name]
-            + [_cell(figures, f"{step} rows/s") for step in ("load", "update", "metadata")]
-            + [_cell(figures, "single", part, ".2f") for part in ("p50 ms", "p99 ms")]
-            + [_cell(figures, "single", "found at once", ".3f"), _cell(figures, "delete rows/s")]
-        )
-        cells = []
-        for share in SHARES:
-            step = f"search {share}"
-            rate, recall = _cell(figures, step, "q/s"), _cell(figures, step, "recall", ".3f")
-            cells.append(f"{rate} at {recall}")
-        searched.append([name, *cells])
-        again = figures["reopened"]
-        right = again.get("error") or "; ".join(again.get("wrong", [])) or "yes"
-        kept.append(
-            [
-                name,
-                str(figures["version"]),
-                _cell(again, "reopen s", None, ".2f"),
-                right,
-                _cell(figures, "disk MiB"),
-                _cell(figures, "rss MiB"),
-                str(figures["after kill"]),
-            ]
-        )
-        behaves = figures["behaves"]
-        odd.append([name] + [str(behaves.get(what, behaves.get("error"))) for what in odd[0][1:]])
-    return "\n\n".join(table(rows) for rows in (speed, searched, kept, odd))
+def _survived(told: dict[str, Any], after: dict[str, Any]) -> str:
+    if "acknowledged" not in told or "after kill" not in after:
+        return str(after.get("error") or told.get("error"))
+    wrong = f"; {after['wrong'][0]}" if after.get("wrong") else ""
+    return f"{after['after kill']:,} of {told['acknowledged']:,}{wrong}"
 
 
 def main() -> None:
@@ -133,7 +136,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--singles", type=int, default=200)
     parser.add_argument("--folder", help="on which disk")
-    parser.add_argument("--seconds", type=float, default=600.0, help="for one store")
+    parser.add_argument("--limit", type=float, default=120.0, help="seconds of a step")
     parser.add_argument("--quick", action="store_true", help="the sample, in seconds")
     parser.add_argument("--json")
     chosen = parser.parse_args()
@@ -142,26 +145,27 @@ def main() -> None:
     stores = {}
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
         for name in chosen.peers:
-            if importlib.util.find_spec(_IMPORTED.get(name, name)) is None:
+            if importlib.util.find_spec(STORES[name][3]) is None:
                 print(f"{name} is left out: pip install {STORES[name][2]}")
                 continue
             task = Task(
-                name, folder, chosen.data, chosen.set, chosen.rows, chosen.queries, chosen.singles
+                name,
+                folder,
+                chosen.data,
+                chosen.set,
+                chosen.rows,
+                chosen.queries,
+                chosen.singles,
+                chosen.limit,
             )
-            stores[name] = measure(task, Path(folder), chosen.seconds)
-            errors = [
-                f"{k}: {v['error']}"
-                for k, v in stores[name].items()
-                if isinstance(v, dict) and "error" in v
-            ]
-            print(f"{name} is done", *errors, sep="\n  ", flush=True)
+            start = time.monotonic()
+            stores[name] = measure(task, Path(folder))
+            print(f"{name} is done after {time.monotonic() - start:.0f} s", flush=True)
     print(report(stores))
-    for name, figures in stores.items():
-        print(f"{name}: {figures.get('settings', '')}")
     if chosen.json:
         Path(chosen.json).write_text(json.dumps(stores, indent=1))
-    if stores.get("upvec", {}).get("reopened", {}).get("wrong"):
-        sys.exit("upvec lost something")
+    if faults := faults_of(stores.get("upvec", {})):
+        sys.exit("upvec: " + "; ".join(faults))
 
 
 if __name__ == "__main__":

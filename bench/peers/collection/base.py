@@ -12,18 +12,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["STORES", "Records", "Store", "make_store", "version_of"]
+__all__ = ["STORES", "Records", "Store", "Unable", "make_store", "version_of"]
 
-# By name: the module beside this one, the class, and the package that pip installs.
+# By name: the module beside this one, the class, what pip installs, and what is imported.
 STORES = {
-    "upvec": ("upvec_store", "UpvecStore", "upvec"),
-    "zvec": ("zvec_store", "ZvecStore", "zvec"),
-    "qdrant-edge": ("qdrant_store", "QdrantStore", "qdrant-edge-py"),
-    "lancedb": ("lancedb_store", "LanceStore", "lancedb"),
-    "chroma": ("chroma_store", "ChromaStore", "chromadb"),
-    "milvus-lite": ("milvus_store", "MilvusStore", "pymilvus[milvus_lite]"),
-    "sqlite-vec": ("sqlite_store", "SqliteStore", "sqlite-vec"),
+    "upvec": ("upvec_store", "UpvecStore", "upvec", "upvec"),
+    "zvec": ("zvec_store", "ZvecStore", "zvec", "zvec"),
+    "qdrant-edge": ("qdrant_store", "QdrantStore", "qdrant-edge-py", "qdrant_edge"),
+    "lancedb": ("lancedb_store", "LanceStore", "lancedb", "lancedb"),
+    "chroma": ("chroma_store", "ChromaStore", "chromadb", "chromadb"),
+    "milvus-lite": ("milvus_store", "MilvusStore", "pymilvus[milvus_lite]", "pymilvus"),
+    "agentvec": ("agentvec_store", "AgentvecStore", "agentvec", "agentvec"),
+    "epzero": ("epzero_store", "EpzeroStore", "epzero", "epzero"),
+    "sqlite-vec": ("sqlite_store", "SqliteStore", "sqlite-vec", "sqlite_vec"),
 }
+
+
+class Unable(Exception):
+    """What a store does not offer at all, and why."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,10 @@ class Store(ABC):
     def get(self, ids: list[str]) -> dict[str, tuple[str, int]]:
         """Return text and rank of rows, by id."""
 
+    def has(self, ids: list[str]) -> int:
+        """Return how many of these there are."""
+        return len(self.get(ids))
+
     def index(self) -> None:  # noqa: B027
         """Do what the store wants done after much was written; part of the writing's time."""
 
@@ -122,7 +132,8 @@ def make_store(name: str, folder: Path, dim: int) -> Store:
     ImportError
         It is not installed.
     """
-    module, kind, _ = STORES[name]
+    module, kind, _, imported = STORES[name]
+    importlib.import_module(imported)  # now, so that no step is charged for it
     made: Store = getattr(importlib.import_module(f".{module}", __package__), kind)(folder, dim)
     return made
 

@@ -38,7 +38,7 @@ class ChromaStore(Store):
         most = self._client.get_max_batch_size()
         for start in range(0, len(rows), most):
             part = rows.part(start, start + most)
-            self._col.upsert(ids=part.ids, embeddings=part.vectors, metadatas=part.dicts())
+            self._col.upsert(ids=part.ids, embeddings=list(part.vectors), metadatas=part.dicts())
 
     def update_metadata(self, rows: Records) -> None:
         most = self._client.get_max_batch_size()

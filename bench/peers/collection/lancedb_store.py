@@ -16,8 +16,8 @@ class LanceStore(Store):
     """A table; its indexes are made after the load, and brought up to date by optimize()."""
 
     settings = (
-        "merge_insert by id; IVF_HNSW_SQ and BTREE on id and rank, made after the load;"
-        " optimize() after updates and deletes, counted as part of them"
+        "merge_insert by id (metadata alone: of those columns); IVF_HNSW_SQ, and BTREE on id and"
+        " rank, made after the load; optimize() after updates and deletes, counted as part of them"
     )
     _table: Any = None
 
@@ -34,14 +34,18 @@ class LanceStore(Store):
     def _arrow(self, rows: Records) -> Any:
         import pyarrow as pa
 
-        flat = pa.array(np.ascontiguousarray(rows.vectors).ravel())
+        if rows.vectors.dtype == object:  # of unequal lengths: let the table's schema judge them
+            vectors = pa.array([vector.tolist() for vector in rows.vectors])
+        else:
+            flat = pa.array(np.ascontiguousarray(rows.vectors).ravel())
+            vectors = pa.FixedSizeListArray.from_arrays(flat, self.dim)
         return pa.table(
             {
                 "id": rows.ids,
                 "tenant": rows.tenants,
                 "text": rows.texts,
                 "rank": rows.ranks,
-                "emb": pa.FixedSizeListArray.from_arrays(flat, self.dim),
+                "emb": vectors,
             }
         )
 
@@ -54,7 +58,15 @@ class LanceStore(Store):
         merge.when_matched_update_all().when_not_matched_insert_all().execute(data)
 
     def update_metadata(self, rows: Records) -> None:
-        self.upsert(rows)  # a merge writes whole rows
+        import pyarrow as pa
+
+        columns = {
+            "id": rows.ids,
+            "tenant": rows.tenants,
+            "text": rows.texts,
+            "rank": rows.ranks,
+        }
+        self._table.merge_insert("id").when_matched_update_all().execute(pa.table(columns))
 
     def index(self) -> None:
         if not self._indexed:

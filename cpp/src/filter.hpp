@@ -1,6 +1,7 @@
 // Filter: a set of allowed rows, and the way in which a search keeps to it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -51,14 +52,21 @@ std::shared_ptr<const Filter::State> make_filter_of_bits(const std::shared_ptr<c
                                                          std::span<const std::uint64_t> allowed,
                                                          std::uint64_t seq);
 
-// What a search for k rows with ef candidates expects to take, as rows that are scanned.
-FilterCosts filter_costs(const Store& store, const Filter::State& filter, std::size_t k,
-                         std::size_t ef) noexcept;
-// A walk that expands so many.
-[[nodiscard]] double cost_of_walk(double width) noexcept;
-[[nodiscard]] double cost_of_walk_among_allowed(double width) noexcept;
-// How wide a beam over all of so many slots has to be to meet enough allowed ones.
-[[nodiscard]] std::size_t width_to_meet(const Filter::State& filter, std::size_t slots,
-                                        std::size_t k, std::size_t ef) noexcept;
+// What a search needs to know of a filter to choose its way.
+struct FilterSize {
+  std::size_t slots;    // of the graph
+  std::size_t allowed;  // of these
+  std::size_t cap;      // slots that a list names at most
+};
+[[nodiscard]] FilterSize size_of(const Store& store, const Filter::State& filter) noexcept;
+
+// What the ways of a search for k rows with ef candidates are expected to take, as rows that are
+// scanned. Infinity: it would not find them.
+FilterCosts filter_costs(const FilterSize& size, std::size_t k, std::size_t ef) noexcept;
+// A walk among the allowed slots that expands so many of them.
+[[nodiscard]] double cost_of_walk_among_allowed(const FilterSize& size, std::size_t width) noexcept;
+// How wide a beam over all slots has to be to meet enough allowed ones.
+[[nodiscard]] std::size_t width_to_meet(const FilterSize& size, std::size_t k,
+                                        std::size_t ef) noexcept;
 
 }  // namespace upvec

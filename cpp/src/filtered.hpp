@@ -145,8 +145,8 @@ inline std::vector<Neighbor> candidates_of(const CandidatePool& pool) {
 // (He, Kumar and Chang, ICML 2012) tells: of the first and the last of 64 candidates it was above
 // .3 for 19 in 20 other queries, and for one in 5 of these.
 template <typename Points>
-void find_allowed(const Points& points, Point query, const Filter::State& filter, std::size_t ef,
-                  bool are_few_here, Scratch& scratch) {
+void find_allowed(const Points& points, Point query, const Filter::State& filter,
+                  const FilterSize& size, std::size_t ef, bool are_few_here, Scratch& scratch) {
   constexpr float kLowContrast = 0.3F;
   constexpr std::size_t kWider = 8;
   CandidatePool& found = scratch.accepted;
@@ -159,7 +159,7 @@ void find_allowed(const Points& points, Point query, const Filter::State& filter
     }
   }
   const std::size_t wider = std::min(kWider * ef, filter.count);
-  if (cost_of_walk_among_allowed(static_cast<double>(wider)) < static_cast<double>(filter.count)) {
+  if (cost_of_walk_among_allowed(size, wider) < static_cast<double>(filter.count)) {
     const std::vector<Neighbor> before = candidates_of(found);
     found.begin(wider);
     for (const Neighbor candidate : before) found.insert(candidate);

@@ -133,7 +133,7 @@ Filter Index::filter_of_bits(std::span<const std::uint64_t> allowed,
 }
 
 FilterCosts Index::filter_costs(const Filter& filter, std::size_t k, std::size_t ef) const {
-  return upvec::filter_costs(*store_, *filter.state_, k, effective_ef(ef, k));
+  return upvec::filter_costs(size_of(*store_, *filter.state_), k, effective_ef(ef, k));
 }
 
 void Index::get(const KeySpan& keys, float* vectors, std::uint8_t* found,

@@ -276,7 +276,7 @@ class Searcher {
       const bool keeps_few = way_ == FilterWay::kScan && ef == ef_ && graph_.walks_codes;
       scratch.accepted.begin(std::min(keeps_few ? 2 * measured_again(k_) : ef, filter_->count));
       if (way_ != FilterWay::kWalkAll) return;
-      width = width_to_meet(*filter_, slots, k_, ef);
+      width = width_to_meet(size_of(store_, *filter_), k_, ef);
     }
     scratch.pool.begin(std::min(width, slots));  // no more can be found than there are
   }
@@ -312,7 +312,7 @@ class Searcher {
       const double expected = std::min(met * static_cast<double>(filter_->count) / slots,
                                        static_cast<double>(std::min(ef_, filter_->count)));
       const bool are_few_here = static_cast<double>(scratch.accepted.size()) < expected / 4;
-      find_allowed(points, query, *filter_, ef_, are_few_here, scratch);
+      find_allowed(points, query, *filter_, size_of(store_, *filter_), ef_, are_few_here, scratch);
     } else {
       upvec::scan_allowed(points, query, *filter_, scratch);
     }
@@ -333,7 +333,8 @@ class Searcher {
     for (std::size_t i = 0; i < pool.size() && allowed < enough; ++i) {
       allowed += filter_->contains(pool[i].slot) ? 1 : 0;
     }
-    if (allowed < enough) find_allowed(points, query, *filter_, ef_, true, scratch);
+    if (allowed < enough)
+      find_allowed(points, query, *filter_, size_of(store_, *filter_), ef_, true, scratch);
   }
 
   // A function of its own for each kind of points: all of them inlined into beam(), searches took
@@ -758,7 +759,7 @@ void search(const Store& store, const MatrixView& queries, const SearchOptions& 
   if (filter == nullptr) {
     way = FilterWay::kWalkAll;
   } else if (way == FilterWay::kAuto) {
-    way = filter_costs(store, *filter, places.k(), ef).best;
+    way = filter_costs(size_of(store, *filter), places.k(), ef).best;
   }
   const Searcher searcher(store, filter, way, places.k(), ef, seq);
   if (queries.rows == 1) {

@@ -47,7 +47,7 @@ class SearchPlan:
         How many rows there are, and how many the condition lets through.
     costs : dict of str to float
         What each way would take for a query, as if so many rows were measured one after the
-        other; empty where nothing was to choose.
+        other, infinity if it would miss some of them; empty where nothing was to choose.
     conditions : tuple of str
         Each part of the condition: how it was evaluated, and how many rows it lets through.
     """

@@ -10,6 +10,7 @@
 #include <set>
 #include <vector>
 
+#include "filter.hpp"
 #include "model.hpp"
 #include "upvec/error.hpp"
 #include "upvec/index.hpp"
@@ -219,4 +220,24 @@ TEST_CASE("a filter that allows nothing finds nothing; the cheapest way is chose
   CHECK(costs.scan == 40.0);
   CHECK(costs.scan < costs.walk_all);
   CHECK(costs.scan < costs.walk_allowed);
+}
+
+TEST_CASE("a walk among allowed rows is not chosen where lists name none of them") {
+  for (std::size_t slots = 10'000; slots <= 100'000'000; slots *= 10) {
+    for (const double share : {0.5, 0.1, 0.05, 0.02, 0.01, 0.001, 0.0001}) {
+      for (const std::size_t ef : {10, 64, 500}) {
+        CAPTURE(slots);
+        CAPTURE(share);
+        CAPTURE(ef);
+        const auto allowed = static_cast<std::size_t>(share * static_cast<double>(slots));
+        const FilterCosts costs = filter_costs({slots, allowed, 32}, 10, ef);
+        if (share < 1.0 / 32) CHECK(costs.best != FilterWay::kWalkAllowed);
+        const double cheapest = std::min({costs.scan, costs.walk_allowed, costs.walk_all});
+        CHECK((costs.best == FilterWay::kScan) == (costs.scan == cheapest));
+      }
+    }
+  }
+  CHECK(filter_costs({10'000'000, 500'000, 32}, 10, 64).best == FilterWay::kWalkAllowed);
+  CHECK(filter_costs({10'000'000, 5'000'000, 32}, 10, 64).best == FilterWay::kWalkAll);
+  CHECK(filter_costs({10'000'000, 50'000, 32}, 10, 64).best == FilterWay::kScan);
 }

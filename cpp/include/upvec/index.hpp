@@ -172,7 +172,8 @@ enum class FilterWay : std::uint8_t {
   kWalkAll,      // walk over all rows, and keep the allowed ones
 };
 
-// What the ways are expected to take, in nanoseconds a query.
+// What the ways are expected to take for a query, as if so many rows were measured one after the
+// other. Infinity: it would not find them.
 struct FilterCosts {
   double scan = 0.0;
   double walk_allowed = 0.0;

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 import upvec
-from upvec.condition import select_bits
-from upvec.expression import bind
+from upvec.condition import condition_in, select_bits
 from upvec.state import State
 
 CITIES = 20
@@ -99,7 +98,7 @@ def conditions(collection: upvec.Collection, count: int, repeats: int) -> None:
     print(f"{'condition, us':40s}{'rows':>9s}{'not cached':>12s}{'cached':>9s}{'after 1 row':>13s}")
     for title, text in CONDITIONS:
         state = collection._reading()
-        where = bind(text, state.schema.types)
+        where = condition_in(state, text)
         found = select_bits(state, where).count
         cold, warm, after = [], [], []
         for _ in range(repeats):
@@ -148,7 +147,7 @@ def main() -> None:
     state = collections[True]._reading()
     print("the first condition on a field, which makes its index:")
     for text in ("city = ''", "name = ''", "age = 0", "score = 0", "'' in tags"):
-        where = bind(text, state.schema.types)
+        where = condition_in(state, text)
         print(f"  {text:14s}{once_us(select_bits, state, where) / 1e3:8.0f} ms")
     print(f"indexes: {state.selector.indexes.nbytes() / 1e6:.0f} MB\n")
     conditions(collections[True], count, repeats)

@@ -29,6 +29,7 @@ from .alter import altered, changes_of
 from .apply import Engine
 from .backfill import Backfill, backfilled, check_new_keys, check_widening
 from .checkpointer import Checkpointer
+from .condition_tree import condition_of
 from .draft import Draft
 from .errors import (
     ClosedError,
@@ -39,7 +40,7 @@ from .errors import (
     ReadOnlyError,
     SchemaError,
 )
-from .expression import Expression, bind
+from .expression import Expression
 from .fields import Field, Unique, Vector
 from .files import Files
 from .follower import Follower
@@ -403,7 +404,7 @@ class Collection(Reader):
 
     def _delete(self, seen: State, keys: Any, where: Where) -> UpsertResult | None:
         """Delete rows; None if the schema is not that of ``seen`` any more."""
-        predicate = self._predicate(seen, where)
+        condition = self._condition(seen, where)
         table = self._table(seen, None)
         columns = None if keys is None else self._key_columns(seen, table, keys)[0]
         with self._writing:
@@ -412,12 +413,12 @@ class Collection(Reader):
             if head.schema is not seen.schema:
                 return None
             if columns is None:
-                rids = self._select(head, predicate).rids()
+                rids = self._select(head, condition).rids()
             else:
                 rids = np.empty(0, dtype=np.int64)
                 if len(columns[0]):
                     rids = self._base().find(table, columns)
-            status, reasons = resolve_delete(head, rids, predicate)
+            status, reasons = resolve_delete(head, rids, condition)
             gone = rids[status == Outcome.DELETED]
             key = head.columns[table.name].gather(rids)[0] if columns is None else columns[0]
             version = _versions(head, rids)
@@ -470,7 +471,7 @@ class Collection(Reader):
         share = checked_share(max_delete)
 
         def call_under(schema: Schema) -> Call:
-            within = None if scope is ALL else bind(scope, schema.types)  # type: ignore[arg-type]
+            within = None if scope is ALL else condition_of(schema, scope)  # type: ignore[arg-type]
             return call_of(schema, on, policy, duplicates, sync=Sync(within, share))
 
         return self._upsert(rows, call_under)

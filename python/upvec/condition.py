@@ -26,44 +26,35 @@ import numpy.typing as npt
 from ._core import bits_of_rids, count_bits, none_mask
 from .bitmap import Bitmap, Words, no_words, packed
 from .columns import CHUNK_ROWS, Column, objects
-from .expression import (
-    ELEMENT_TYPES,
-    Both,
-    Compare,
-    Contains,
-    Expression,
-    FieldRef,
-    IsIn,
-    IsNull,
-    Not,
-    StartsWith,
-    literal_of,
-)
+from .condition_tree import Join, Leaf, Negation, condition_of, leaf_of, leaves_of
+from .expression import ELEMENT_TYPES, Compare, FieldRef
 from .read import StateSource
 from .scalar_index import FieldIndex, FieldIndexes, changed_chunks, is_indexed
 from .ttl import expired_since
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from .expression import Evaluate, Predicate
-    from .schema import Schema
+    from .condition_tree import Condition, Node
+    from .expression import Evaluate, Expression
     from .state import State
 
-__all__ = ["Selected", "Selector", "select_bits"]
+__all__ = ["Selected", "Selector", "condition_in", "select_bits"]
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 RowIds: TypeAlias = npt.NDArray[np.int64]
 # Where a condition is true, and where it is null; None: nowhere.
 Truth: TypeAlias = "tuple[Words, Words | None]"
+# What was evaluated, how, and where it was true.
+Step: TypeAlias = "tuple[Expression | str, str, Words]"
 
 _CHUNK_WORDS: Final = CHUNK_ROWS // 64
 # Chunks that are looked at together, which saves calls and costs a copy. 10^6 int64 by 1, 4, 16, 32
 # and 128 chunks: 5.4, 2.6, 2.5, 2.1 and 1.9 ms; strings by 1 and 16: 23 and 37 ms.
 _JOINED: Final = 32
 _JOINED_OBJECTS: Final = 1
-_MAX_ENTRIES: Final = 64
+_MAX_ENTRIES: Final = 256
 _MAX_BYTES: Final = 64 << 20
 
 # What looking costs, in nanoseconds: at one of all rows of a column of numbers, or of objects; at
@@ -124,8 +115,8 @@ class Selected:
     def __init__(
         self,
         bits: Bitmap,
-        live: Words,
-        steps: Sequence[tuple[str, str, Words]],
+        live: Callable[[], Words],
+        steps: Sequence[Step],
         key: Any,
         versions: tuple[int, ...],
     ) -> None:
@@ -148,128 +139,34 @@ class Selected:
     @property
     def explanation(self) -> list[str]:
         """What was evaluated, how, and how many rows it left."""
+        live = self._live()
         return [
-            f"{what}: {how}, {count_bits(found & self._live)} rows"
-            for what, how, found in self._steps
+            f"{what}: {how}, {count_bits(found & live)} rows" for what, how, found in self._steps
         ]
 
 
-def select_bits(state: State, where: Predicate | None) -> Selected:
+def condition_in(state: State, where: Expression | str) -> Condition:
+    """Return a condition on the rows of a state, checked.
+
+    Raises
+    ------
+    ExpressionError
+    """
+    if not isinstance(where, str):
+        return condition_of(state.schema, where)
+    known = state.selector.recall(("condition", where))
+    if known is not None and known[0] is state.schema:
+        remembered: Condition = known[1]
+        return remembered
+    condition = condition_of(state.schema, where)
+    # About what a comparison takes; more important is how many there are.
+    state.selector.remember(("condition", where), (state.schema, condition), 1_000 + len(where))
+    return condition
+
+
+def select_bits(state: State, where: Condition | None) -> Selected:
     """Return the rows that live, are not expired, and fulfil a condition, if there is one."""
     return _Evaluation(state).selected(where)
-
-
-# --- Conditions as they are evaluated ---------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Leaf:
-    """A single comparison.
-
-    Attributes
-    ----------
-    key : tuple
-        What it is: equal for comparisons that are true for the same rows of any state.
-    fields : tuple of str
-    literal : object
-        What is compared with, in the form of the field's type.
-    """
-
-    expression: Expression
-    fields: tuple[str, ...]
-    literal: Any
-    key: Any
-    evaluate: Evaluate
-
-
-@dataclass(frozen=True)
-class _Join:
-    expression: Both
-    parts: tuple[_Node, ...]
-    key: Any
-
-
-@dataclass(frozen=True)
-class _Negation:
-    expression: Not
-    inner: _Node
-    key: Any
-
-
-_Node: TypeAlias = "_Leaf | _Join | _Negation"
-
-
-def _node(expression: Expression, schema: Schema) -> _Node:
-    if isinstance(expression, Not):
-        inner = _node(expression.inner, schema)
-        return _Negation(expression, inner, ("not", inner.key))
-    if isinstance(expression, Both):
-        parts = tuple(_node(part, schema) for part in _parts(expression))
-        return _Join(expression, parts, (expression.word, *(part.key for part in parts)))
-    return _leaf(expression, schema)
-
-
-def _parts(expression: Both) -> list[Expression]:
-    """Return what is joined by one word, in order."""
-    parts: list[Expression] = []
-    waiting: list[Expression] = [expression]
-    while waiting:  # not by recursion: it may be as many as a program likes
-        one = waiting.pop()
-        if isinstance(one, Both) and one.word == expression.word:
-            waiting += [one.right, one.left]
-        else:
-            parts.append(one)
-    return parts
-
-
-def _leaf(expression: Expression, schema: Schema) -> _Leaf:
-    evaluate = expression.compiled(schema.types)
-    symbol, fields, literal = _anatomy(expression, schema)
-    signed = tuple((schema.numbers[name], schema.types[name]) for name in fields)
-    told: Any = (type(literal), literal)
-    if isinstance(literal, tuple):
-        # 1, 1.0 and True are the same to Python.
-        told = tuple((type(one), one) for one in literal)
-    return _Leaf(expression, fields, literal, (symbol, signed, told), evaluate)
-
-
-def _anatomy(  # noqa: PLR0911  (one per kind)
-    expression: Expression, schema: Schema
-) -> tuple[str, tuple[str, ...], Any]:
-    """Return what tells a comparison from others: its kind, its fields and its literal."""
-    types = schema.types
-    match expression:
-        case FieldRef():
-            return "is true", (expression.name,), None
-        case Compare(left=left, right=FieldRef() as right):
-            return expression.operator, (left.name, right.name), None
-        case Compare(left=left):
-            literal = literal_of(expression.right, types[left.name], left.name)
-            return expression.operator, (left.name,), literal
-        case IsIn(field=ref):
-            kind = types[ref.name]
-            literals = (literal_of(value, kind, ref.name) for value in expression.values)
-            return "in", (ref.name,), tuple(literals)
-        case IsNull(field=ref):
-            return "is null", (ref.name,), None
-        case Contains(field=ref):
-            element = ELEMENT_TYPES.get(types[ref.name], types[ref.name])
-            return "contains", (ref.name,), literal_of(expression.value, element, ref.name)
-        case StartsWith(field=ref):
-            prefix = literal_of(expression.prefix, types[ref.name], ref.name)
-            return "startswith", (ref.name,), prefix
-    raise TypeError(f"a condition of an unknown kind: {type(expression).__name__}")
-
-
-def _leaves(node: _Node) -> Iterable[_Leaf]:
-    match node:
-        case _Leaf():
-            yield node
-        case _Negation(inner=inner):
-            yield from _leaves(inner)
-        case _Join(parts=parts):
-            for part in parts:
-                yield from _leaves(part)
 
 
 # --- Evaluation ---------------------------------------------------------------------------------
@@ -289,31 +186,27 @@ class _Evaluation:
     """One condition over one state."""
 
     state: State
-    steps: list[tuple[str, str, Words]] = dataclass_field(default_factory=list)
+    steps: list[Step] = dataclass_field(default_factory=list)
 
-    def selected(self, where: Predicate | None) -> Selected:
+    def selected(self, where: Condition | None) -> Selected:
         """Return the rows that fulfil a condition."""
         state = self.state
         if where is None:
             return self._unexpired(Bitmap(self._live(), state.size), None, ())
-        node = _node(where.expression, state.schema)
-        names = {name for leaf in _leaves(node) for name in leaf.fields}
-        # What vectors there are is said by no version.
-        is_kept = names <= state.schema.fields.keys()
-        versions = (
-            state.live.version,
-            *(state.columns[name].version for name in sorted(names) if is_kept),
-        )
-        key = ("where", node.key)
-        known = state.selector.recall(key) if is_kept else None
+        versions: tuple[int, ...] = (state.live.version,)
+        if where.has_vectors:  # what vectors there are is said by no version
+            bits = Bitmap(self._conjunction(where.node), state.size)
+            return self._unexpired(bits, None, versions)
+        versions += tuple(state.columns[name].version for name in where.names)
+        key = ("where", where.node.key)
+        known = state.selector.recall(key)
         if known is not None and known[0] == versions:
-            bits: Bitmap = known[1]
-            self.steps.append((str(where.expression), "cached", bits.words))
+            bits = known[1]
+            self.steps.append((where.expression, "cached", bits.words))
         else:
-            bits = Bitmap(self._conjunction(node), state.size)
-            if is_kept:
-                state.selector.remember(key, (versions, bits), bits.words.nbytes)
-        return self._unexpired(bits, node.key if is_kept else None, versions)
+            bits = Bitmap(self._conjunction(where.node), state.size)
+            state.selector.remember(key, (versions, bits), bits.words.nbytes)
+        return self._unexpired(bits, where.node.key, versions)
 
     def _live(self) -> Words:
         column = self.state.live
@@ -324,20 +217,20 @@ class _Evaluation:
         since = expired_since(schema)
         if schema.ttl is not None and since is not None:
             expired = Compare("<=", FieldRef(schema.ttl[0]), since)
-            leaf, how = _leaf(expired, schema), "index"
+            leaf, how = leaf_of(expired, schema), "index"
             truth = self._by_index(leaf)
             if truth is None:  # not remembered: the next time, the time is another one
                 column, how = self.state.columns[schema.ttl[0]], "column"
                 truth = self._looked_at((column,), leaf.fields, leaf.evaluate, None)
             bits, key = Bitmap(bits.words & ~truth[0], bits.size), None
             self.steps.append(("not expired", how, bits.words))
-        return Selected(bits, self._live(), self.steps, key, versions)
+        return Selected(bits, self._live, self.steps, key, versions)
 
-    def _conjunction(self, node: _Node) -> Words:
+    def _conjunction(self, node: Node) -> Words:
         """Return the rows that live and for which a condition is true."""
         words = self._live()
-        parts: Sequence[_Node] = (node,)
-        if isinstance(node, _Join) and node.expression.word == "and":
+        parts: Sequence[Node] = (node,)
+        if isinstance(node, Join) and node.expression.word == "and":
             parts = node.parts
         for part in sorted(parts, key=self._cost_ns):
             cost = self._cost_ns(part)
@@ -349,7 +242,7 @@ class _Evaluation:
             words = words & self._truth(part, with_null=False)[0]
         return words
 
-    def _of_candidates(self, node: _Node, words: Words) -> Words:
+    def _of_candidates(self, node: Node, words: Words) -> Words:
         """Return those of some rows for which a condition is true, looking at no others."""
         size = self.state.size
         rids = Bitmap(words, size).rids()
@@ -357,15 +250,15 @@ class _Evaluation:
             evaluate = node.expression.compiled(self.state.schema.types)
             rids = rids[evaluate(StateSource(self.state, rids))[0]]
         found: Words = bits_of_rids(rids, size)
-        self.steps.append((str(node.expression), "candidates only", found))
+        self.steps.append((node.expression, "candidates only", found))
         return found
 
-    def _truth(self, node: _Node, *, with_null: bool) -> Truth:
+    def _truth(self, node: Node, *, with_null: bool) -> Truth:
         """Return where a condition is true, and, if that is asked for, where it is null."""
         match node:
-            case _Leaf():
+            case Leaf():
                 return self._leaf_truth(node, with_null=with_null)
-            case _Negation(inner=inner):
+            case Negation(inner=inner):
                 true, null = self._truth(inner, with_null=True)
                 return (~true if null is None else ~(true | null)), null
         true, null = self._truth(node.parts[0], with_null=with_null)
@@ -374,25 +267,25 @@ class _Evaluation:
             true, null = _joined(node.expression.word, (true, null), (more, more_null))
         return true, null
 
-    def _leaf_truth(self, leaf: _Leaf, *, with_null: bool) -> Truth:
+    def _leaf_truth(self, leaf: Leaf, *, with_null: bool) -> Truth:
         name = leaf.fields[0]
         if name in self.state.schema.vectors:
             index, snapshot = self.state.indexes[name], self.state.snapshots[name]
             present = np.asarray(index.keys(snapshot=snapshot), dtype=np.int64)
             held = Bitmap.from_rids(present[present < self.state.size], self.state.size)
             without = (~held).words
-            self.steps.append((str(leaf.expression), "vectors", without))
+            self.steps.append((leaf.expression, "vectors", without))
             return without, None
         truth = self._by_index(leaf, with_null=with_null)
         if truth is None:
             columns = tuple(self.state.columns[field] for field in leaf.fields)
             return self._of_columns(leaf.key, columns, leaf.fields, leaf.evaluate, leaf)
-        self.steps.append((str(leaf.expression), "index", truth[0]))
+        self.steps.append((leaf.expression, "index", truth[0]))
         return truth
 
     # --- By index -----------------------------------------------------------------------------
 
-    def _index(self, leaf: _Leaf) -> FieldIndex | None:
+    def _index(self, leaf: Leaf) -> FieldIndex | None:
         if len(leaf.fields) != 1:
             return None
         name = leaf.fields[0]
@@ -401,7 +294,7 @@ class _Evaluation:
             return None
         return self.state.selector.indexes.at(schema, name, self.state.columns[name])
 
-    def _by_index(self, leaf: _Leaf, *, with_null: bool = False) -> Truth | None:
+    def _by_index(self, leaf: Leaf, *, with_null: bool = False) -> Truth | None:
         """Return the truth of a comparison by the index of its field, if that can tell it."""
         index = self._index(leaf)
         if index is None:
@@ -428,7 +321,7 @@ class _Evaluation:
             true = ~true if null is None else ~(true | null)
         return true, null
 
-    def _of_names(self, leaf: _Leaf, index: FieldIndex) -> BoolArray:
+    def _of_names(self, leaf: Leaf, index: FieldIndex) -> BoolArray:
         """Return the values of the dictionary for which a comparison is true; bool (n,)."""
         assert index.dictionary is not None  # noqa: S101  (for the type checker)
         names, selector = index.dictionary.names, self.state.selector
@@ -451,7 +344,7 @@ class _Evaluation:
         columns: tuple[Column, ...],
         names: tuple[str, ...],
         evaluate: Evaluate,
-        leaf: _Leaf | None = None,
+        leaf: Leaf | None = None,
     ) -> Truth:
         """Return the truth of a comparison from memory, brought up to date by the columns."""
         selector = self.state.selector
@@ -468,7 +361,7 @@ class _Evaluation:
             selector.remember(key, _Known(versions, stamps, truth), size)
             how = "column" if known is None else "cached and column"
         if leaf is not None:
-            self.steps.append((str(leaf.expression), how, truth[0]))
+            self.steps.append((leaf.expression, how, truth[0]))
         return truth
 
     def _looked_at(
@@ -501,11 +394,11 @@ class _Evaluation:
 
     # --- What it costs ------------------------------------------------------------------------
 
-    def _cost_ns(self, node: _Node) -> int:
+    def _cost_ns(self, node: Node) -> int:
         """Return about what it costs to look at columns; 0: none has to be looked at."""
-        return sum(map(self._leaf_cost_ns, _leaves(node)))
+        return sum(map(self._leaf_cost_ns, leaves_of(node)))
 
-    def _leaf_cost_ns(self, leaf: _Leaf) -> int:
+    def _leaf_cost_ns(self, leaf: Leaf) -> int:
         schema, size = self.state.schema, self.state.size
         if leaf.fields[0] in schema.vectors:
             return _NUMBER_NS * size
@@ -523,9 +416,9 @@ class _Evaluation:
             return per_row * size
         return per_row * CHUNK_ROWS * len(_changed(known, columns))
 
-    def _candidates_ns(self, node: _Node, rows: int) -> int:
+    def _candidates_ns(self, node: Node, rows: int) -> int:
         pieces = min(rows, len(self.state.live.chunks))
-        names = [name for leaf in _leaves(node) for name in leaf.fields]
+        names = [name for leaf in leaves_of(node) for name in leaf.fields]
         return sum(
             pieces * _PIECE_NS
             + rows * (_OBJECT_BY_ID_NS if self._has_objects(name) else _NUMBER_BY_ID_NS)

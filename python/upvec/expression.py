@@ -396,19 +396,19 @@ class Not(Expression):
 class Predicate:
     """An expression that was found to fit the fields; evaluates columns to a mask."""
 
-    __slots__ = ("_evaluate", "expression")
+    __slots__ = ("evaluate", "expression")
 
     def __init__(self, expression: Expression, evaluate: Evaluate) -> None:
         self.expression = expression
-        self._evaluate = evaluate
+        self.evaluate = evaluate
 
     def matches(self, source: Source) -> BoolArray:
         """Return True where the expression is true: neither false nor null; bool (n,)."""
-        return self._evaluate(source)[0]
+        return self.evaluate(source)[0]
 
     def violated(self, source: Source) -> BoolArray:
         """Return True where the expression is false: a check lets null pass; bool (n,)."""
-        true, null = self._evaluate(source)
+        true, null = self.evaluate(source)
         return ~true if null is None else ~true & ~null
 
 

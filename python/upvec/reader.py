@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .columns import Selection
-from .condition import Selected, select_bits
+from .condition import Selected, condition_in, select_bits
 from .errors import InvalidRowError, KeyMissingError, NotSupportedError
-from .expression import Expression, Predicate, bind
+from .expression import Expression
 from .fields import Field, Vector
 from .ingest import field_column
 from .ordering import check_order, ordered
@@ -29,6 +29,7 @@ from .search_plan import SearchPlan, allowed_rows, plan_of
 from .ttl import is_expired, now_us
 
 if TYPE_CHECKING:
+    from .condition_tree import Condition
     from .state import KeyTable, State
 
 __all__ = ["Reader", "Where"]
@@ -196,7 +197,7 @@ class Reader(ABC):
         """
         state = self._reading()
         chosen = chosen_fields(state.schema, fields, vectors=False)
-        predicate = self._predicate(state, where)
+        condition = self._condition(state, where)
         query = query_of(
             state.schema,
             queries,
@@ -214,8 +215,8 @@ class Reader(ABC):
         )
         check_hit_fields(chosen, scored=query.weights is not None)
         selected = None
-        if predicate is not None or state.schema.ttl is not None:
-            selected = self._select(state, predicate)
+        if condition is not None or state.schema.ttl is not None:
+            selected = self._select(state, condition)
         plans: dict[str, SearchPlan] | None = {} if explain else None
         nearest = partial(
             self._nearest, state, radius=radius, ef=ef or 0, selected=selected, plans=plans
@@ -280,11 +281,11 @@ class Reader(ABC):
         """
         state = self._reading()
         chosen = chosen_fields(state.schema, fields, vectors=True)
-        predicate = self._predicate(state, where)
+        condition = self._condition(state, where)
         if batch_rows < 1:
             raise ValueError(f"batch_rows={batch_rows!r}; wanted at least 1")
         check_order(state.schema, order_by, limit, descending=descending)
-        rids = self._select(state, predicate).rids()
+        rids = self._select(state, condition).rids()
         if order_by is not None:
             rids = ordered(state, rids, order_by, descending=descending, limit=limit)
         rids = rids[:limit]
@@ -301,7 +302,7 @@ class Reader(ABC):
         state = self._reading()
         if where is None and state.schema.ttl is None:
             return state.count
-        return self._select(state, self._predicate(state, where)).count
+        return self._select(state, self._condition(state, where)).count
 
     def __len__(self) -> int:
         return self.count()
@@ -330,7 +331,7 @@ class Reader(ABC):
             piece = rids[start : start + batch_rows]
             yield read_rows(state, piece, fields, ascending=ascending)
 
-    def _select(self, state: State, where: Predicate | None) -> Selected:
+    def _select(self, state: State, where: Condition | None) -> Selected:
         """Return the rows that fulfil a condition."""
         return select_bits(state, where)
 
@@ -421,8 +422,8 @@ class Reader(ABC):
         state.schema.key_fields(on)
         return state.tables[on]
 
-    def _predicate(self, state: State, where: Where) -> Predicate | None:
-        return None if where is None else bind(where, state.schema.types)
+    def _condition(self, state: State, where: Where) -> Condition | None:
+        return None if where is None else condition_in(state, where)
 
 
 def _key_parts(keys: Any, width: int, name: str) -> list[Any]:

@@ -12,7 +12,7 @@ from .condition import select_bits
 
 if TYPE_CHECKING:
     from .base import Base
-    from .expression import Predicate
+    from .condition_tree import Condition
 
 __all__ = ["ALL", "Sync", "checked_share"]
 
@@ -36,13 +36,13 @@ class Sync:
 
     Attributes
     ----------
-    scope : Predicate or None
+    scope : Condition or None
         The rows that the source speaks of; None: all.
     max_delete : float
         The largest share of them that may be deleted.
     """
 
-    scope: Predicate | None
+    scope: Condition | None
     max_delete: float
 
     def missing(self, base: Base, matched: RowIds) -> RowIds:

@@ -108,18 +108,18 @@ class Transaction(Reader):
         head = self._reading()
         if keys is None and where is None:
             raise ValueError("delete() wants keys, or where=, or both; got neither")
-        predicate = self._predicate(head, where)
+        condition = self._condition(head, where)
         table = self._table(head, None)
         columns = None if keys is None else self._key_columns(head, table, keys)[0]
         if columns is None:
-            rids = self._select(head, predicate).rids()
+            rids = self._select(head, condition).rids()
             key = head.columns[table.name].gather(rids)[0]
         else:
             rids = np.empty(0, dtype=np.int64)
             if len(columns[0]):
                 rids = self._draft.based_on(head).find(table, columns)
             key = columns[0]
-        status, reasons = resolve_delete(head, rids, predicate)
+        status, reasons = resolve_delete(head, rids, condition)
         self._draft.rely_on_rows(rids)
         version = np.zeros(len(rids), dtype=np.int64)
         version[rids >= 0] = head.versions.gather(rids[rids >= 0])[0]

@@ -15,7 +15,7 @@ import upvec
 from upvec import Field, Schema, Vector, col
 from upvec.bitmap import Bitmap
 from upvec.columns import CHUNK_ROWS
-from upvec.condition import select_bits
+from upvec.condition import condition_in, select_bits
 from upvec.expression import Expression, bind
 from upvec.read import StateSource
 from upvec.scalar_index import Dictionary
@@ -109,7 +109,7 @@ def row_by_row(state: Any, where: Any) -> list[int]:
 
 
 def check(state: Any, where: Any) -> list[int]:
-    selected = select_bits(state, bind(where, state.schema.types))
+    selected = select_bits(state, condition_in(state, where))
     found = selected.rids().tolist()
     assert found == row_by_row(state, where), (str(where), selected.explanation)
     assert selected.count == len(found)
@@ -224,7 +224,7 @@ def test_rows_that_come_in_place_are_seen_by_what_is_remembered() -> None:
 
 def explained(collection: upvec.Collection, where: str) -> list[str]:
     state = collection._reading()
-    return select_bits(state, bind(where, state.schema.types)).explanation
+    return select_bits(state, condition_in(state, where)).explanation
 
 
 def test_the_explanation_says_how_each_comparison_was_answered() -> None:
@@ -254,10 +254,10 @@ def test_the_explanation_says_how_each_comparison_was_answered() -> None:
 def test_what_is_remembered_is_bounded() -> None:
     collection = upvec.open(":memory:", schema_of(index=False))
     collection.upsert({"id": np.arange(5000), "n": np.arange(5000)})
-    for n in range(200):
+    for n in range(400):
         assert collection.count(col("n") < n) == n
     selector = collection._reading().selector
-    assert len(selector._entries) <= 64
+    assert len(selector._entries) <= 256
     assert selector.nbytes() == sum(e.size_bytes for e in selector._entries.values())
 
 
@@ -316,7 +316,7 @@ def test_readers_beside_a_writer_get_rows_that_fulfil_the_condition() -> None:
             with collection.snapshot() as snap:
                 state = snap._reading()
                 for where in (f"n = {value}", f"s = 's{value}'", f"x = {value} and n = {value}"):
-                    rids = select_bits(state, bind(where, state.schema.types)).rids()
+                    rids = select_bits(state, condition_in(state, where)).rids()
                     if not (state.columns["n"].gather(rids)[0] == value).all():
                         wrong.append((where, state.seq))
                     if rids.tolist() != row_by_row(state, where):

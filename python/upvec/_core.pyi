@@ -22,6 +22,7 @@ __all__: list[str] = [
     "encode_lists",
     "encode_objects",
     "first_occurrence",
+    "gather",
     "none_mask",
     "ordered_key",
     "rids_of_bits",
@@ -426,6 +427,18 @@ def first_occurrence(
     >>> from upvec._core import first_occurrence
     >>> first_occurrence(["string"], [["a", "b", "a"]]).tolist()
     [0, 1, 0]
+    """
+
+def gather(
+    dtype: numpy.dtype[typing.Any],
+    chunks: tuple,
+    nulls: tuple,
+    bits: typing.SupportsInt | typing.SupportsIndex,
+    rids: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+) -> tuple:
+    """
+    The cells of some rows of a column in chunks of `1 << bits` rows, and which of them are
+    null; no mask if none is.
     """
 
 def none_mask(values: numpy.ndarray) -> numpy.typing.NDArray[numpy.bool] | None:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ._core import gather
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -40,37 +42,49 @@ CHUNK_BITS = 11
 CHUNK_ROWS = 1 << CHUNK_BITS
 _OFFSET_MASK = CHUNK_ROWS - 1
 
-# So few rows, as the hits of a search, are taken one by one: to group ten by chunk takes 50 us, to
-# take them 3 us.
-_FEW = 24
-
 # Taking the next is atomic; a draft's writer may run beside the collection's.
 _stamps = count(1)
 
 
 class Selection:
-    """Row ids grouped by chunk, once for all the columns that will be read or written.
+    """Row ids, looked at once for all the columns that will be read or written.
 
-    ``pieces`` holds (chunk, offsets in the chunk, positions in the request), where offsets is a
-    slice when the ids follow each other without a gap, and positions is one when they are already
-    in chunk order. ``ascending`` says that the ids are known to ascend.
+    ``ascending`` says that the ids are known to ascend.
     """
 
-    __slots__ = ("_ascending", "_pieces", "rids", "rows", "sliced")
+    __slots__ = ("_ascending", "_first", "_pieces", "rids", "rows")
 
     def __init__(self, rids: RowIds, *, ascending: bool = False) -> None:
         self.rids = rids
         self.rows = len(rids)
-        self.sliced = False  # all offsets and positions are slices, in the order of the request
         self._ascending = ascending
+        self._first: int | None = None
         self._pieces: list[tuple[int, Any, Any]] | None = None
 
     @property
+    def first(self) -> int:
+        """The first id if the others follow it without a gap, else -1."""
+        if self._first is None:
+            self._first = int(self.rids[0]) if self._is_run() else -1
+        return self._first
+
+    @property
     def pieces(self) -> list[tuple[int, Any, Any]]:
-        """Where the rows are, grouped when it is first asked for."""
+        """Where the rows are by chunk, grouped when it is first asked for.
+
+        Each is (chunk, offsets in the chunk, positions in the request), where offsets is a slice
+        when the ids follow each other without a gap, and positions is one when they are already in
+        chunk order.
+        """
         if self._pieces is None:
             self._pieces = self._grouped()
         return self._pieces
+
+    def _is_run(self) -> bool:
+        rids = self.rids
+        if self.rows == 0 or int(rids[-1]) - int(rids[0]) != self.rows - 1:
+            return False
+        return self._ascending or self.rows == 1 or int(np.diff(rids).min()) == 1
 
     def _grouped(self) -> list[tuple[int, Any, Any]]:
         rids = self.rids
@@ -79,10 +93,9 @@ class Selection:
         if self.rows == 1:
             rid = int(rids[0])
             return [(rid >> CHUNK_BITS, rids & _OFFSET_MASK, slice(0, 1))]
+        if self.first >= 0:
+            return self._run(self.first)
         least = 1 if self._ascending else int(np.diff(rids).min())
-        if least == 1 and int(rids[-1]) - int(rids[0]) == self.rows - 1:
-            self.sliced = True
-            return self._run(int(rids[0]))
         chunks = rids >> CHUNK_BITS
         offsets = rids & _OFFSET_MASK
         order: AnyArray | None = None
@@ -155,47 +168,12 @@ class Column:
 
     def take(self, selection: Selection) -> tuple[AnyArray, BoolArray | None]:
         """Values (n,) and null mask (n,), or None for no nulls, of the selected rows."""
-        if 1 < selection.rows <= _FEW:
-            return self._take_few(selection.rids)
-        if len(selection.pieces) == 1:
-            chunk, offsets, _ = selection.pieces[0]
-            mask = self.nulls[chunk]
-            if mask is not None:
-                mask = _picked(mask, offsets)
-                if not np.count_nonzero(mask):
-                    mask = None
-            return _picked(self.chunks[chunk], offsets), mask
-        if selection.sliced and all(self.nulls[chunk] is None for chunk, _, _ in selection.pieces):
-            pieces = [self.chunks[chunk][offsets] for chunk, offsets, _ in selection.pieces]
-            return np.concatenate(pieces), None
-        values = np.empty(selection.rows, dtype=self.dtype)
-        null: BoolArray | None = None
-        for chunk, offsets, positions in selection.pieces:
-            if isinstance(positions, slice) and not isinstance(offsets, slice):
-                # Without a copy in between. "clip" only says that nothing need be buffered.
-                self.chunks[chunk].take(offsets, out=values[positions], mode="clip")
-            else:
-                values[positions] = self.chunks[chunk][offsets]
-            mask = self.nulls[chunk]
-            if mask is not None:
-                if null is None:
-                    null = np.zeros(selection.rows, dtype=np.bool_)
-                null[positions] = mask[offsets]
-        if null is not None and not np.count_nonzero(null):
-            null = None
-        return values, null
-
-    def _take_few(self, rids: RowIds) -> tuple[AnyArray, BoolArray | None]:
-        values = np.empty(len(rids), dtype=self.dtype)
-        null: BoolArray | None = None
-        for at, rid in enumerate(rids.tolist()):
-            chunk, offset = rid >> CHUNK_BITS, rid & _OFFSET_MASK
-            values[at] = self.chunks[chunk][offset]
-            mask = self.nulls[chunk]
-            if mask is not None and mask[offset]:
-                null = np.zeros(len(rids), dtype=np.bool_) if null is None else null
-                null[at] = True
-        return values, null
+        if selection.rows <= 1 or selection.first < 0:
+            return gather(self.dtype, self.chunks, self.nulls, CHUNK_BITS, selection.rids)
+        pieces = selection.pieces
+        values = [self.chunks[chunk][offsets] for chunk, offsets, _ in pieces]
+        null = _joined_masks([self.nulls[chunk] for chunk, _, _ in pieces], pieces)
+        return (values[0].copy() if len(values) == 1 else np.concatenate(values)), null
 
     def gather(self, rids: RowIds) -> tuple[AnyArray, BoolArray | None]:
         """As :meth:`take`, for a single column."""
@@ -273,10 +251,17 @@ class ColumnWriter:
         self._fresh.add(chunk)
 
 
-def _picked(chunk: AnyArray, offsets: Any) -> AnyArray:
-    """Return cells of a chunk, as an array of their own."""
-    cells: AnyArray = chunk[offsets]
-    return cells.copy() if isinstance(offsets, slice) else cells
+def _joined_masks(
+    masks: list[BoolArray | None], pieces: list[tuple[int, Any, Any]]
+) -> BoolArray | None:
+    """Return which rows of a run are null; None if none is."""
+    if all(mask is None for mask in masks):
+        return None
+    null = np.zeros(pieces[-1][2].stop, dtype=np.bool_)
+    for mask, (_, offsets, positions) in zip(masks, pieces, strict=True):
+        if mask is not None:
+            null[positions] = mask[offsets]
+    return null if np.count_nonzero(null) else None
 
 
 def empty_chunk(dtype: np.dtype[Any]) -> AnyArray:

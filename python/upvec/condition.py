@@ -214,7 +214,7 @@ class _Evaluation:
 
     def _unexpired(self, bits: Bitmap, key: Any, versions: tuple[int, ...]) -> Selected:
         schema = self.state.schema
-        since = expired_since(schema)
+        since = None if schema.ttl is None else expired_since(schema)
         if schema.ttl is not None and since is not None:
             expired = Compare("<=", FieldRef(schema.ttl[0]), since)
             leaf, how = leaf_of(expired, schema), "index"

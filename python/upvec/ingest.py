@@ -716,6 +716,20 @@ def vector_column(vector: Vector, raw: Any) -> tuple[npt.NDArray[np.float32], Bo
     return spread, null
 
 
+def is_plain_vector(vector: Vector, raw: Any) -> bool:
+    """Return whether this is a single vector (dim,) that is stored, or looked for, as it is.
+
+    No look at what it is instead: a search asks this, to which each microsecond counts.
+    """
+    return (
+        type(raw) is np.ndarray
+        and raw.dtype == np.float32
+        and raw.shape == (vector.dim,)
+        and vector.metric != "cosine"
+        and bool(np.vdot(raw, raw) < _MAX_SQUARED_LENGTH / 2)
+    )
+
+
 def checked_vectors(
     vector: Vector, values: AnyArray, rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32]:

@@ -17,7 +17,7 @@ from .diversity import diverse
 from .errors import DimensionError, SchemaError
 from .fusion import fused
 from .grouping import all_groups, best_of_groups, check_group_field
-from .ingest import vector_column
+from .ingest import is_plain_vector, vector_column
 from .ranking import Ranking
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Nearest(Protocol):
         """Return where each query's rows begin (q + 1,), their ids and distances."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # not frozen: that would take 2 us a call
 class Query:
     """One call of ``search``; its parameters are described there.
 
@@ -293,6 +293,8 @@ def _vector(schema: Schema, field: str | None) -> Vector:
 
 
 def _query_matrix(vector: Vector, queries: Any) -> tuple[FloatMatrix, bool]:
+    if is_plain_vector(vector, queries):
+        return queries[None, :], True
     matrix = np.asarray(queries)
     single = matrix.ndim == 1
     if single:

@@ -16,7 +16,7 @@ __all__ = ["Ranking", "offsets_of"]
 Int64Array: TypeAlias = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # not frozen: that would take time of every search
 class Ranking:
     """Rows by id with what they are ranked by.
 

@@ -405,8 +405,10 @@ class Reader(ABC):
         else:
             found = index.search(queries, wanted, ef=ef, allowed=allowed, snapshot=snapshot)
         keys, distances, counts = found
-        if radius is None and counts.sum() == keys.size:  # as good as always
-            offsets = np.arange(len(counts) + 1, dtype=np.int64) * keys.shape[1]
+        if (
+            radius is None and len(counts) and int(counts.min()) == keys.shape[1]
+        ):  # as good as always
+            offsets = np.arange(0, keys.size + 1, keys.shape[1], dtype=np.int64)
             return offsets, keys.ravel(), distances.ravel()
         hit = np.arange(keys.shape[1]) < counts[:, None]
         if radius is not None:

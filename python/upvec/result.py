@@ -415,7 +415,8 @@ class Hits(Rows):
             columns["distance"] = distances
         if not single:
             columns["query"] = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        found = np.ones(int(offsets[-1]), dtype=np.bool_)
+        found = np.empty(int(offsets[-1]), dtype=np.bool_)
+        found.fill(True)  # a third of the time of np.ones()
         super().__init__(columns, nulls, found=found, version=version)
         self._distances = distances
         self._scores = scores

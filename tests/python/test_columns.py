@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upvec.columns import CHUNK_ROWS, Column, ColumnWriter, Selection, same_cells
+from upvec._core import gather
+from upvec.columns import CHUNK_BITS, CHUNK_ROWS, Column, ColumnWriter, Selection, same_cells
 
 INT = np.dtype(np.int64)
 
@@ -89,3 +90,21 @@ def test_cells_are_the_same_if_equal_or_both_null_or_both_nan() -> None:
     left = np.array([1, np.nan, 2, 3]), np.array([False, False, True, True])
     right = np.array([1, np.nan, 5, 3]), np.array([False, False, True, False])
     assert same_cells(left, right).tolist() == [True, True, True, False]
+
+
+def test_gather_refuses_rows_and_chunks_that_are_not_there() -> None:
+    chunks = (np.arange(CHUNK_ROWS), np.arange(3))
+    nulls = (None, None)
+
+    def gathered(rids: Any, chunks: Any = chunks, dtype: Any = INT) -> Any:
+        return gather(dtype, chunks, nulls, CHUNK_BITS, np.asarray(rids, dtype=np.int64))[0]
+
+    assert gathered([CHUNK_ROWS + 2, 5]).tolist() == [2, 5]
+    for beyond in ([-1], [CHUNK_ROWS + 3], [2 * CHUNK_ROWS], [2**62]):
+        with pytest.raises(IndexError, match=str(beyond[0])):
+            gathered(beyond)
+    for wrong in (([1, 2],), (np.arange(6, dtype=np.int32),), (np.arange(6)[::2],), (None,)):
+        with pytest.raises(TypeError, match="chunk"):
+            gathered([0], wrong)
+    with pytest.raises(TypeError, match="1 or 8 bytes"):
+        gathered([0], (np.zeros(4, "f4"),), np.dtype("f4"))

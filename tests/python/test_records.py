@@ -581,3 +581,28 @@ def test_a_projection_of_nothing_tells_what_is_stored(keyed: upvec.Collection) -
     with pytest.raises(ValueError, match="unknown field 'zz'"):
         keyed.get(["a"], fields=["id", "zz"])
     assert keyed.get(["a"], fields=["id", "id"]).fields == ("id",)
+
+
+def test_a_query_is_the_same_in_whatever_form_it_comes() -> None:
+    schema = upvec.Schema(upvec.Field("id", "int64", primary=True), upvec.Vector("emb", 8))
+    col = upvec.open(":memory:", schema)
+    rows = np.random.default_rng(0).random((50, 8), dtype=np.float32)
+    col.upsert({"id": np.arange(50), "emb": rows})
+    wide = np.repeat(rows[7], 2)
+    forms = (rows[7], rows[7:8], wide[::2], rows[7].astype(">f4"), rows[7].tolist(), list(rows[7]))
+    wanted = col.search(rows[7], 5)
+    for form in forms:
+        found = col.search(form, 5)
+        assert found["id"].tolist() == wanted["id"].tolist(), form
+        assert found["distance"].tolist() == wanted["distance"].tolist()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_a_query_that_is_no_vector_is_refused(bad: float) -> None:
+    schema = upvec.Schema(upvec.Field("id", "int64", primary=True), upvec.Vector("emb", 8))
+    col = upvec.open(":memory:", schema)
+    col.upsert([{"id": 1, "emb": [0] * 8}])
+    query = np.zeros(8, dtype=np.float32)
+    query[3] = bad
+    with pytest.raises(upvec.InvalidRowError, match="wanted"):
+        col.search(query)

@@ -9,6 +9,7 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <type_traits>
 
 void bind_columns(pybind11::module_& m);
 
@@ -19,14 +20,14 @@ namespace py = pybind11;
 
 using Rids = py::array_t<std::int64_t, py::array::c_style>;
 
-// One-dimensional arrays of one dtype, each of `1 << bits` rows; None for one that has nothing.
+// Arrays of one dtype, each of `1 << bits` rows; None for one that has nothing.
 class Chunks {
  public:
   Chunks(const py::tuple& chunks, int bits, const py::dtype& dtype)
       : chunks_(chunks),
         array_type_(py::detail::npy_api::get().PyArray_Type_),
         bits_(bits),
-        kind_(dtype.kind()),
+        is_object_(dtype.kind() == 'O'),
         cell_bytes_(dtype.itemsize()) {}
 
   // The cell of a row; nullptr in a chunk that has nothing.
@@ -49,12 +50,19 @@ class Chunks {
     if (found == Py_None) return;
     if (Py_TYPE(found) != array_type_) throw py::type_error("a chunk is no array");
     const auto* const array = py::detail::array_proxy(found);
-    if (array->nd != 1 || array->strides[0] != cell_bytes_ ||
-        py::detail::array_descriptor_proxy(array->descr)->kind != kind_) {
+    const bool has_rows = array->nd > 0 && array->dimensions[0] > 0;
+    if (!has_rows || (array->flags & py::array::c_style) == 0 ||
+        cell_bytes_of(found) != cell_bytes_ ||
+        (py::detail::array_descriptor_proxy(array->descr)->kind == 'O') != is_object_) {
       throw py::type_error("a chunk has another dtype, or gaps");
     }
     data_ = reinterpret_cast<const std::byte*>(array->data);
     rows_ = array->dimensions[0];
+  }
+
+  static py::ssize_t cell_bytes_of(PyObject* found) {
+    const auto array = py::reinterpret_borrow<py::array>(found);
+    return array.nbytes() / array.shape(0);
   }
 
   [[noreturn]] void refuse(std::int64_t rid) const {
@@ -65,7 +73,7 @@ class Chunks {
   const py::tuple& chunks_;
   PyTypeObject* array_type_;
   int bits_;
-  char kind_;
+  bool is_object_;
   py::ssize_t cell_bytes_;
   // The chunk that was met last.
   std::int64_t chunk_ = std::numeric_limits<std::int64_t>::min();  // that no row is in
@@ -73,12 +81,13 @@ class Chunks {
   std::int64_t rows_ = 0;
 };
 
-template <std::size_t kBytes>
-void copy_cells(Chunks& chunks, const Rids& rids, std::byte* to) {
-  for (py::ssize_t row = 0; row < rids.size(); ++row, to += kBytes) {
+// `bytes` is the size of a cell, as a constant where it is a usual one.
+template <typename Bytes>
+void copy_cells(Chunks& chunks, const Rids& rids, Bytes bytes, std::byte* to) {
+  for (py::ssize_t row = 0; row < rids.size(); ++row, to += bytes) {
     const std::byte* const cell = chunks.cell(rids.data()[row]);
     if (cell == nullptr) throw py::type_error("a chunk is None");
-    std::memcpy(to, cell, kBytes);
+    std::memcpy(to, cell, bytes);
   }
 }
 
@@ -125,11 +134,9 @@ py::tuple gather(const py::dtype& dtype, const py::tuple& chunks, const py::tupl
   if (dtype.kind() == 'O') {
     copy_objects(cells, rids, reinterpret_cast<PyObject**>(to));
   } else if (dtype.itemsize() == 8) {
-    copy_cells<8>(cells, rids, to);
-  } else if (dtype.itemsize() == 1) {
-    copy_cells<1>(cells, rids, to);
+    copy_cells(cells, rids, std::integral_constant<std::size_t, 8>{}, to);
   } else {
-    throw py::type_error("wanted a dtype of 1 or 8 bytes");
+    copy_cells(cells, rids, static_cast<std::size_t>(dtype.itemsize()), to);
   }
   return py::make_tuple(values, gather_nulls(nulls, bits, rids));
 }

@@ -15,7 +15,7 @@ import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .errors import ClosedError, without_frames
+from .errors import ClosedError, PoisonedError, without_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -119,6 +119,22 @@ class Checkpointer:
             self._fail(error)
         finally:
             self._beginning.release()
+
+    def finish(self) -> None:
+        """Write the last checkpoint of a handle that is about to be closed, if it is worth that.
+
+        One that is under way is waited for. A failure is a warning: all is in the log.
+        """
+        if not self._automatic or not self._storage.checkpoint_pays:
+            return
+        try:
+            with self._alone():
+                if self._storage.checkpoint_pays:  # still, after one that was under way
+                    self._write()
+        except (ClosedError, PoisonedError):
+            pass
+        except Exception as error:  # noqa: BLE001 - the handle is to be closed all the same
+            self._fail(error)
 
     def stop(self, afterwards: Callable[[], None]) -> None:
         """End what is under way in any thread, and call ``afterwards`` when nothing is.

@@ -108,7 +108,9 @@ def open(  # noqa: A001  (upvec.open, as the file system's)
         process.
     auto_checkpoint : bool
         Write a checkpoint in the background when the log since the last one has grown to its
-        size, and to 64 MiB at least. Otherwise only :meth:`Collection.checkpoint` does.
+        size, and to 64 MiB at least; and at the end of :meth:`Collection.close`, when it has
+        grown to a sixteenth of that size, and to 1 MiB. Otherwise only
+        :meth:`Collection.checkpoint` does.
     refresh_s : float
         With ``read_only``: :meth:`Collection.refresh` every so many seconds, in the background.
 
@@ -1070,7 +1072,9 @@ class Collection(Reader):
     def close(self) -> None:
         """Close the handle: sync the log, release the lock. Again: no effect.
 
-        In a child process after ``fork`` it releases nothing that is the parent's.
+        Where replaying the log would take the next opening much longer than a checkpoint takes to
+        write, one is written first, unless ``auto_checkpoint`` is False; a failure of that is a
+        RuntimeWarning. In a child process after ``fork`` it releases nothing that is the parent's.
 
         Raises
         ------
@@ -1080,6 +1084,13 @@ class Collection(Reader):
         if os.getpid() != self._pid:
             self._closed = True
             return
+        try:
+            if self._checkpointer is not None and not self._closed:
+                self._checkpointer.finish()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
         with self._writing:
             if self._closed:
                 return
@@ -1097,6 +1108,9 @@ class Collection(Reader):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is not None and not issubclass(kind, Exception) and os.getpid() == self._pid:
+            self._close()  # interrupted: somebody wants to get away
+            return
         self.close()
 
     def __repr__(self) -> str:

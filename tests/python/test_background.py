@@ -228,6 +228,61 @@ def test_a_checkpoint_that_fails_in_the_background_is_told_and_tried_again(tmp_p
     col.close()
 
 
+def test_closing_writes_a_checkpoint_where_replaying_would_take_longer(tmp_path: Path) -> None:
+    def stored() -> tuple[int, int]:
+        with upvec.open(tmp_path / "c", read_only=True) as col:
+            return col.stats()["checkpoint_seq"], col.seq
+
+    with upvec.open(tmp_path / "c", SCHEMA) as col:
+        col.upsert(rows(0, 100))
+    assert stored() == (0, 1)  # replayed sooner than written
+    with upvec.open(tmp_path / "c") as col:
+        col.upsert(rows(100, 40_000))
+        digest = col.digest()
+    assert stored() == (2, 2)
+    with upvec.open(tmp_path / "c") as col:
+        assert col.digest() == digest
+        col.upsert(rows(0, 10, seen=1))
+    assert stored() == (2, 3)
+    with upvec.open(tmp_path / "c", auto_checkpoint=False) as col:
+        col.upsert(rows(0, 40_000, seen=2))
+    assert stored() == (2, 4)
+
+
+def test_closing_after_an_interrupt_does_not_wait_for_a_checkpoint(tmp_path: Path) -> None:
+    col = upvec.open(tmp_path / "c", SCHEMA)
+
+    def interrupted() -> None:
+        with col:
+            col.upsert(rows(0, 40_000))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert col.closed
+    with upvec.open(tmp_path / "c") as again:
+        assert (len(again), again.stats()["checkpoint_seq"]) == (40_000, 0)
+
+
+def test_closing_waits_for_a_checkpoint_that_saves_the_next_opening_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "LEAST_CLOSING_BYTES", 1)
+    files = SlowFiles()
+    col = open_directory(str(tmp_path / "c"), SCHEMA, files)
+    col.upsert(rows(0, 1000))
+    thread = threading.Thread(target=col.checkpoint)
+    thread.start()
+    assert files.waiting.wait(DEADLINE_S)
+    closing = threading.Thread(target=col.close)
+    closing.start()
+    files.go_on.set()
+    closing.join()
+    thread.join()
+    with upvec.open(tmp_path / "c") as again:
+        assert (len(again), again.stats()["checkpoint_seq"]) == (1000, 1)
+
+
 def test_closing_ends_a_checkpoint_that_is_under_way(tmp_path: Path) -> None:
     files = SlowFiles()
     col = open_directory(str(tmp_path / "c"), SCHEMA, files)

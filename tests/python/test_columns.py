@@ -106,5 +106,11 @@ def test_gather_refuses_rows_and_chunks_that_are_not_there() -> None:
     for wrong in (([1, 2],), (np.arange(6, dtype=np.int32),), (np.arange(6)[::2],), (None,)):
         with pytest.raises(TypeError, match="chunk"):
             gathered([0], wrong)
-    with pytest.raises(TypeError, match="1 or 8 bytes"):
-        gathered([0], (np.zeros(4, "f4"),), np.dtype("f4"))
+    for other in ("f4", "?", "V24"):
+        cells = np.frombuffer(np.random.default_rng(0).bytes(24 * 4), dtype=other)
+        assert gathered([3, 0], (cells,), np.dtype(other)).tobytes() == cells[[3, 0]].tobytes()
+    vectors = np.arange(12, dtype=np.float32).reshape(4, 3)
+    found = gathered([3, 0], (vectors,), np.dtype((np.float32, 3)))
+    assert found.tolist() == vectors[[3, 0]].tolist()
+    with pytest.raises(TypeError, match="another dtype"):
+        gathered([0], (np.array([None, None]),))

@@ -7,6 +7,7 @@ know; what was stored stays; and the handle goes on, or refuses to.
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -132,6 +133,40 @@ def test_whatever_fails_is_told_and_nothing_is_lost(
         pytest.fail("it never ended")
     if fault in {"EIO", "memory"} and name not in {"close", "checkpoint"}:
         assert failures >= 2
+
+
+@pytest.mark.parametrize("forever", [False, True])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_closing_closes_whatever_becomes_of_its_checkpoint(
+    place: Place, monkeypatch: pytest.MonkeyPatch, fault: Any, forever: bool
+) -> None:
+    monkeypatch.setattr(storage, "LEAST_CLOSING_BYTES", 1)
+    act = ACTS["upsert"]
+    _, after, _, both = digests(place, act)
+    written = 0
+    for at in range(1, 200):
+        root = place.new()
+        files = FaultyFiles()
+        col = open_directory(root, None, files)
+        act(col)
+        count = len(files.log)
+        files.fail(at, fault, forever=forever)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            fails(col.close)
+        assert col.closed
+        reached = len(files.log) - count >= at
+        files.heal()
+        with open_in(root) as again:  # its lock is free
+            assert again.digest() == after
+            written += again.stats()["checkpoint_seq"] == again.seq
+            probe(again)
+            assert again.digest() == both
+        if not reached:
+            break
+    else:
+        pytest.fail("it never ended")
+    assert written > 0
 
 
 def fails(call: Callable[[], object]) -> bool:

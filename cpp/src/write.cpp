@@ -349,8 +349,9 @@ class SlotSource {
       if ((flags & kLive) != 0) continue;  // revived
       const std::uint64_t key = store_.graph.key_of(slot);
       store_.keys_erased_at.store(seq, std::memory_order_seq_cst);
-      store_.keys.erase(StoredKey{key});
+      // The note of it first: where memory runs out for that, the key index still owns the key.
       store_.retired.key(seq, slot, key);
+      store_.keys.erase(StoredKey{key});
       return slot;
     }
     const Slot slot = store_.graph.slot_end.load(std::memory_order_relaxed);

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from .alter import altered, changes_of
 from .apply import Engine
+from .assignment import Assignment
 from .backfill import Backfill, backfilled, check_new_keys, check_widening
 from .checkpointer import Checkpointer
 from .condition_tree import condition_of
@@ -76,6 +77,9 @@ __all__ = ["Collection", "open"]
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 RowIds: TypeAlias = npt.NDArray[np.int64]
+
+# What is written, once it is known over what.
+Made: TypeAlias = "Callable[[State], Batch]"
 
 _MEMORY = ":memory:"
 _DURABILITIES = ("commit", "interval", "os")
@@ -358,9 +362,17 @@ class Collection(Reader):
         )
 
     def update(
-        self, rows: Any, *, on: str | AnyOf | None = None, duplicates: str = "error"
+        self,
+        rows: Any,
+        *,
+        on: str | AnyOf | None = None,
+        where: Expression | str | None = None,
+        duplicates: str = "error",
     ) -> UpsertResult:
         """Change stored rows; a row whose key is not stored is a conflict.
+
+        Parameters are those of :meth:`upsert`. :meth:`update_where` changes the rows that fulfil a
+        condition, without naming them.
 
         Raises
         ------
@@ -370,8 +382,68 @@ class Collection(Reader):
         self._check_writable()
         policy = Policy("update_only")
         return self._upsert(
-            rows, lambda schema: call_of(schema, on, policy, duplicates, strict=True)
+            rows, lambda schema: call_of(schema, on, policy, duplicates, where, strict=True)
         )
+
+    def update_where(
+        self,
+        where: Expression | str,
+        values: Mapping[str, Any],
+        *,
+        returning: str | Iterable[str] | None = None,
+    ) -> UpsertResult:
+        """Give the same values to all rows that fulfil a condition, in one commit.
+
+        Parameters
+        ----------
+        where : Expression or str
+            A condition on the stored rows; ``upvec.ALL`` for all of them.
+        values : mapping of str to value
+            By field, not the primary key. Each is written by its field's merge rule: a field
+            with ``merge=sum_()`` is increased.
+        returning : str or sequence of str
+            ``"old"``, ``"new"`` or both: the rows before and after, in ``.old`` and ``.new``.
+
+        Returns
+        -------
+        UpsertResult
+            A row for each that fulfils the condition: ``updated`` or ``unchanged``.
+
+        Raises
+        ------
+        ExpressionError
+            A condition that does not fit the schema.
+        ValueError
+            No values, or one for the primary key. Else as :meth:`upsert`.
+
+        Examples
+        --------
+        >>> import upvec
+        >>> schema = upvec.Schema(
+        ...     upvec.Field("id", "int64", primary=True), upvec.Field("spent", "float64"),
+        ...     upvec.Field("tier", "string", default="plain"),
+        ... )
+        >>> col = upvec.open(":memory:", schema)
+        >>> _ = col.upsert([{"id": 1, "spent": 20}, {"id": 2, "spent": 300}])
+        >>> col.update_where("spent >= 100", {"tier": "gold"})
+        UpsertResult(updated=1, seq=2)
+        >>> col.get([1, 2])["tier"].tolist()
+        ['plain', 'gold']
+        """
+        self._check_writable()
+        sides = _sides(returning)
+
+        while True:
+            schema = self._head.schema
+            asked = Assignment.checked(schema, where, values)
+            call = call_of(schema, None, Policy("update_only"), "error", strict=True)
+
+            def made(head: State, asked: Assignment = asked) -> Batch:
+                return asked.batch(head, self._select(head, asked.condition))
+
+            result = self._upsert_batch(made, call, sides, None)
+            if result is not None:
+                return result
 
     def delete(self, keys: Any = None, *, where: Where = None) -> UpsertResult:
         """Remove rows by primary key, by condition, or by both.
@@ -838,13 +910,17 @@ class Collection(Reader):
             if call.sync is not None and not batch.rows:
                 message = "sync: the source has no rows; delete(where=...) would delete them"
                 raise ValueError(message)
-            result = self._upsert_batch(batch, call, returning, op_id)
+
+            def made(_: State, batch: Batch = batch) -> Batch:
+                return batch
+
+            result = self._upsert_batch(made, call, returning, op_id)
             if result is not None:
                 return result
 
     def _upsert_batch(
         self,
-        batch: Batch,
+        made: Made,
         call: Call,
         returning: frozenset[str],
         op_id: tuple[str, int] | None,
@@ -860,7 +936,7 @@ class Collection(Reader):
                 if again is not None:
                     self._acknowledge(head)
                     return again
-            base = self._base()
+            base, batch = self._base(), made(head)
             try:
                 resolution = resolve(base, batch, call)
             except ConflictError:

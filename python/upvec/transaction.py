@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .assignment import Assignment
 from .errors import ClosedError
 from .ingest import Batch, ingest
 from .policy import Policy
@@ -96,12 +97,25 @@ class Transaction(Reader):
         return self._upsert(rows, call)
 
     def update(
-        self, rows: Any, *, on: str | AnyOf | None = None, duplicates: str = "error"
+        self,
+        rows: Any,
+        *,
+        on: str | AnyOf | None = None,
+        where: Expression | str | None = None,
+        duplicates: str = "error",
     ) -> UpsertResult:
         """Change stored rows, as :meth:`Collection.update`."""
         self._reading()
-        call = call_of(self._schema, on, Policy("update_only"), duplicates, strict=True)
+        policy = Policy("update_only")
+        call = call_of(self._schema, on, policy, duplicates, where, strict=True)
         return self._upsert(rows, call)
+
+    def update_where(self, where: Expression | str, values: Mapping[str, Any]) -> UpsertResult:
+        """Change rows by a condition, as :meth:`Collection.update_where`."""
+        head = self._reading()
+        asked = Assignment.checked(self._schema, where, values)
+        call = call_of(self._schema, None, Policy("update_only"), "error", strict=True)
+        return self._upsert(asked.batch(head, self._select(head, asked.condition)), call)
 
     def delete(self, keys: Any = None, *, where: Where = None) -> UpsertResult:
         """Remove rows, as :meth:`Collection.delete`."""

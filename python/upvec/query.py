@@ -75,10 +75,9 @@ class Query:
             return self._by_group(state, self.group_by, nearest, most)
         if self.mmr is not None:
             return self._diverse(state, self.mmr, nearest)
-        everything = np.arange(len(self._any_matrix()))
         if self.weights is None:
-            return self._ranked(state, nearest, everything, self.k)
-        ranking = self._ranked(state, nearest, everything, self.candidates)
+            return self._ranked(state, nearest, None, self.k)
+        ranking = self._ranked(state, nearest, None, self.candidates)
         return ranking if self.k is None else ranking.first(self.k)
 
     def _any_matrix(self) -> FloatMatrix:
@@ -88,15 +87,15 @@ class Query:
         self,
         state: State,
         nearest: Nearest,
-        queries: Int64Array,
+        queries: Int64Array | None,
         width: int | None,
         *,
         exact: bool = False,
     ) -> Ranking:
-        """Return so many candidates of some queries, of every field those that are fused."""
+        """Return so many candidates of some queries (None: all); of every field, to fuse them."""
         rankings = {}
         for name, matrix in self.matrices.items():
-            asked = matrix if len(queries) == len(matrix) else matrix[queries]
+            asked = matrix if queries is None else matrix[queries]
             offsets, rids, distances = nearest(
                 state.schema.vectors[name], asked, width, exact=exact or self.exact
             )
@@ -107,7 +106,7 @@ class Query:
 
     def _diverse(self, state: State, balance: float, nearest: Nearest) -> Ranking:
         ((name, matrix),) = self.matrices.items()
-        ranking = self._ranked(state, nearest, np.arange(len(matrix)), self.candidates)
+        ranking = self._ranked(state, nearest, None, self.candidates)
         index, snapshot = state.indexes[name], state.snapshots[name]
         metric = state.schema.vectors[name].metric
         chosen = []
@@ -121,7 +120,7 @@ class Query:
     def _by_group(self, state: State, name: str, nearest: Nearest, most: int) -> Ranking:
         queries = len(self._any_matrix())
         if self.k is None:
-            ranking = self._ranked(state, nearest, np.arange(queries), None)
+            ranking = self._ranked(state, nearest, None, None)
             return all_groups(state, name, ranking, size=self.group_size)
 
         def rank(asked: Int64Array, width: int) -> Ranking:
@@ -208,6 +207,8 @@ _WANTS_FIELDS = "wanted queries by vector field, {field: queries}"
 
 def _check_counts(**counts: Any) -> None:
     for name, value in counts.items():
+        if type(value) is int and value > 0:  # as good as always
+            continue
         is_count = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         optional = value is None and name != "group_size"
         if not optional and (not is_count or value < 1):

@@ -207,14 +207,24 @@ class ColumnWriter:
         self._nulls: list[BoolArray | None] = list(base.nulls)
         self._fresh: set[int] = set()
         self._stamp = next(_stamps)
-        self._stamps = np.full(-(-self._size // CHUNK_ROWS), self._stamp, dtype=np.int64)
-        # Not that of a chunk that is made longer: rows came to it, also if nothing is written.
-        same = base.size >> CHUNK_BITS if self._size > base.size else len(base.chunks)
-        self._stamps[:same] = base.stamps[:same]
+        self._stamps = self._stamps_kept()
         while len(self._chunks) * CHUNK_ROWS < self._size:
             self._fresh.add(len(self._chunks))
             self._chunks.append(empty_chunk(base.dtype))
             self._nulls.append(None)
+
+    def _stamps_kept(self) -> RowIds:
+        """Return the base's stamps, and this writer's for chunks that are made longer, or new."""
+        base, chunks = self._base, -(-self._size // CHUNK_ROWS)
+        # That of a chunk that is made longer too: rows came to it, also if nothing is written.
+        same = base.size >> CHUNK_BITS if self._size > base.size else len(base.chunks)
+        if chunks == len(base.stamps):  # as good as always, and np.full() takes its time
+            stamps = base.stamps.copy()
+            stamps[same:] = self._stamp
+            return stamps
+        stamps = np.full(chunks, self._stamp, dtype=np.int64)
+        stamps[:same] = base.stamps[:same]
+        return stamps
 
     def write(self, selection: Selection, values: AnyArray, null: BoolArray | None = None) -> None:
         """Write ``values`` (n,), null where ``null`` (n,) is True, at the selected rows."""

@@ -105,7 +105,7 @@ class Query:
         return fused(rankings, self.weights, self.rank_constant)
 
     def _diverse(self, state: State, balance: float, nearest: Nearest) -> Ranking:
-        ((name, matrix),) = self.matrices.items()
+        (name,) = self.matrices
         ranking = self._ranked(state, nearest, None, self.candidates)
         index, snapshot = state.indexes[name], state.snapshots[name]
         metric = state.schema.vectors[name].metric

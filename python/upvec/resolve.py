@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -660,6 +661,49 @@ def call_of(
     ------
     ValueError, SchemaError, ExpressionError
     """
+    plain = where is None and if_version is None and sync is None
+    if plain and isinstance(policy, str) and (on is None or isinstance(on, str)):
+        return _plain_call(_Same(schema), on, policy, duplicates, strict)
+    return _call_of(schema, on, policy, duplicates, where, if_version, strict=strict, sync=sync)
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """A schema that is equal to itself alone: a call is of the very schema of a state."""
+
+    schema: Schema
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.schema is self.schema
+
+    def __hash__(self) -> int:
+        return id(self.schema)
+
+
+@lru_cache(maxsize=64)
+def _plain_call(
+    same: _Same,
+    on: str | None,
+    policy: str,
+    duplicates: str,
+    strict: bool,
+) -> Call:
+    """Remember what most calls ask for: to find out takes 15 us, and an upsert of a row 350."""
+    schema = same.schema
+    return _call_of(schema, on, policy, duplicates, None, None, strict=strict, sync=None)
+
+
+def _call_of(
+    schema: Schema,
+    on: str | AnyOf | None,
+    policy: str | Policy,
+    duplicates: str,
+    where: Expression | str | None,
+    if_version: Mapping[Any, int] | None,
+    *,
+    strict: bool,
+    sync: Sync | None,
+) -> Call:
     if duplicates not in DUPLICATES:
         raise ValueError(f"duplicates={duplicates!r}; wanted one of {', '.join(DUPLICATES)}")
     types = dict(schema.types)

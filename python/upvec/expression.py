@@ -474,7 +474,7 @@ def renamed(expression: Expression, names: Mapping[str, str]) -> Expression:
     return same
 
 
-@functools.lru_cache(maxsize=512)  # to read one takes longer than to search under it
+@functools.lru_cache(maxsize=512)  # to read one takes 17 to 40 us, and a small search 25
 def parse(text: str) -> Expression:
     """Read an expression in Python's or SQL's spelling.
 

@@ -251,21 +251,40 @@ std::int64_t code_of(PyObject* value, PyObject* codes, PyObject* values) {
   return next;
 }
 
+// Some rows of an array of objects, or its first `count`.
+class ChosenCells {
+ public:
+  ChosenCells(const py::array& values, const Mask& null, const std::optional<Rows>& rows,
+              std::size_t count)
+      : cells_(objects_of(values)), null_(null), rows_(rows), size_(rows ? rows_of(*rows) : count) {
+    if (!rows && count > cells_.size()) throw py::value_error("there are fewer objects");
+    check_masks(null, rows ? cells_.size() : count);
+  }
+
+  [[nodiscard]] std::size_t size() const { return size_; }
+  // nullptr where there is nothing, or None, or null.
+  [[nodiscard]] PyObject* cell(std::size_t i) const {
+    const std::size_t row = rows_ ? rows_->data()[i] : i;
+    if (row >= cells_.size()) throw py::value_error("a row beyond the objects");
+    return cells_[row] == Py_None || is_null(null_, row) ? nullptr : cells_[row];
+  }
+
+ private:
+  std::span<PyObject* const> cells_;
+  const Mask& null_;
+  const std::optional<Rows>& rows_;
+  std::size_t size_;
+};
+
 py::tuple encode_objects(const py::array& values, const Mask& null, const std::optional<Rows>& rows,
                          std::size_t count, const py::dict& codes, const py::list& names) {
-  const std::span<PyObject* const> cells = objects_of(values);
-  const std::size_t size = rows ? rows_of(*rows) : count;
-  if (!rows && count > cells.size()) throw py::value_error("there are fewer objects");
-  check_masks(null, rows ? cells.size() : count);
-  py::array_t<std::int64_t> keys(static_cast<py::ssize_t>(size));
-  py::array_t<bool> is_none(static_cast<py::ssize_t>(size));
-  for (std::size_t i = 0; i < size; ++i) {
-    const std::size_t row = rows ? rows->data()[i] : i;
-    if (row >= cells.size()) throw py::value_error("a row beyond the objects");
-    PyObject* const cell = cells[row];
-    const bool none = cell == nullptr || cell == Py_None || is_null(null, row);
-    is_none.mutable_data()[i] = none;
-    keys.mutable_data()[i] = none ? 0 : code_of(cell, codes.ptr(), names.ptr());
+  const ChosenCells cells(values, null, rows, count);
+  py::array_t<std::int64_t> keys(static_cast<py::ssize_t>(cells.size()));
+  py::array_t<bool> is_none(static_cast<py::ssize_t>(cells.size()));
+  for (std::size_t i = 0; i < cells.size(); ++i) {
+    PyObject* const cell = cells.cell(i);
+    is_none.mutable_data()[i] = cell == nullptr;
+    keys.mutable_data()[i] = cell == nullptr ? 0 : code_of(cell, codes.ptr(), names.ptr());
   }
   return py::make_tuple(keys, is_none);
 }
@@ -289,20 +308,14 @@ std::optional<std::int64_t> element_key(PyObject* element, const std::string& ki
 py::tuple encode_lists(const py::array& values, const Mask& null, const std::optional<Rows>& rows,
                        std::size_t count, const std::string& kind, const py::dict& codes,
                        const py::list& names) {
-  const std::span<PyObject* const> cells = objects_of(values);
-  const std::size_t size = rows ? rows_of(*rows) : count;
-  if (!rows && count > cells.size()) throw py::value_error("there are fewer objects");
-  check_masks(null, rows ? cells.size() : count);
+  const ChosenCells cells(values, null, rows, count);
   std::vector<std::int64_t> keys;
-  std::vector<std::uint32_t> ends(size);
-  py::array_t<bool> is_none(static_cast<py::ssize_t>(size));
-  for (std::size_t i = 0; i < size; ++i) {
-    const std::size_t row = rows ? rows->data()[i] : i;
-    if (row >= cells.size()) throw py::value_error("a row beyond the objects");
-    PyObject* const cell = cells[row];
-    const bool none = cell == nullptr || cell == Py_None || is_null(null, row);
-    is_none.mutable_data()[i] = none;
-    if (!none) {
+  std::vector<std::uint32_t> ends(cells.size());
+  py::array_t<bool> is_none(static_cast<py::ssize_t>(cells.size()));
+  for (std::size_t i = 0; i < cells.size(); ++i) {
+    PyObject* const cell = cells.cell(i);
+    is_none.mutable_data()[i] = cell == nullptr;
+    if (cell != nullptr) {
       const auto list = py::reinterpret_steal<py::object>(PySequence_Fast(cell, "wanted a list"));
       if (!list) throw py::error_already_set();
       for (Py_ssize_t at = 0; at < PySequence_Fast_GET_SIZE(list.ptr()); ++at) {
@@ -315,7 +328,7 @@ py::tuple encode_lists(const py::array& values, const Mask& null, const std::opt
   }
   const auto elements = static_cast<py::ssize_t>(keys.size());
   return py::make_tuple(to_array(std::move(keys), {elements}),
-                        to_array(std::move(ends), {static_cast<py::ssize_t>(size)}), is_none);
+                        to_array(std::move(ends), {is_none.size()}), is_none);
 }
 
 // --- Bitmaps ------------------------------------------------------------------------------------

@@ -7,7 +7,9 @@ user opened a collection with.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +18,15 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from upvec.checkpoint import MANIFEST
 from upvec.collection import Collection
-from upvec.collection import open as open_collection
 from upvec.errors import DimensionError, InvalidRowError, SchemaError
 from upvec.expression import FieldRef
 from upvec.fields import ABSENT, Field, Vector
 from upvec.policy import Policy
 from upvec.result import Outcome
 from upvec.schema import EXTRA, Schema
+
+from .handles import MEMORY, borrow, give_back, is_stored
 
 if TYPE_CHECKING:
     from upvec.expression import Expression
@@ -134,15 +136,17 @@ class Documents:
     Parameters
     ----------
     path : str or path, optional
-        The directory of the collection; by default it is kept in memory.
+        The directory of the collection; by default it is kept in memory. All of a process that
+        name the same share a handle.
     collection : Collection, optional
         One that is open, in place of a path.
-    metric : str
-        Of a new collection.
+    metric : str, optional
+        Of a new collection; ``"cosine"`` by default.
     dim : int, optional
         Of a new collection; with it, the collection is made at once.
     fields : sequence of Field
-        Metadata of a new collection that get fields of their own.
+        Metadata of a new collection that get fields of their own. What was made before must agree
+        with metric, dim and fields, as far as they are given.
     own : sequence of Field
         Fields of a new collection that are not metadata; of an open one, those that it has.
     nullable : bool
@@ -163,7 +167,7 @@ class Documents:
         path: str | os.PathLike[str] | None = None,
         collection: Collection | None = None,
         *,
-        metric: str = "cosine",
+        metric: str | None = None,
         dim: int | None = None,
         fields: Sequence[Field] = (),
         own: Sequence[Field] = (),
@@ -177,24 +181,18 @@ class Documents:
         if given is not None and not isinstance(given, Collection):
             message = f"collection: got {type(given).__name__}, wanted what upvec.open() gives"
             raise TypeError(message)
-        self._path = ":memory:" if path is None else os.fsdecode(path)
-        self._metric, self._fields, self._nullable = metric, tuple(fields), nullable
+        self._path = MEMORY if path is None else os.fsdecode(path)
+        self._metric, self._dim, self._nullable = metric, dim, nullable
+        self._fields = tuple(fields)
         self._own = {field.name: field for field in own}
         self._text_field, self._vector_field = text_field, vector_field
         self._making = threading.Lock()
-        self._opened = False
+        self._borrowed = False
         self._collection = collection
-        if collection is None and os.path.exists(os.path.join(self._path, MANIFEST)):
-            self._collection = open_collection(self._path)
-            self._opened = True
-        elif collection is None and dim is not None:
-            self.ready(dim)
-        if self._collection is not None:
-            try:
-                self._layout_of(self._collection.schema)
-            except BaseException:
-                self.close()
-                raise
+        if collection is not None:
+            self._check(collection.schema)
+        elif dim is not None or is_stored(self._path):
+            self.ready(dim or 0)
 
     # --- The collection -----------------------------------------------------------------------
 
@@ -225,14 +223,23 @@ class Documents:
         """Return the collection, made for vectors of this dimension if there is none."""
         with self._making:
             if self._collection is None:
-                self._collection = open_collection(self._path, self._schema(dim))
-                self._opened = True
+                schema = None if is_stored(self._path) else self._schema(dim)
+                collection = borrow(self._path, schema)
+                try:
+                    self._check(collection.schema)
+                except BaseException:
+                    give_back(collection)
+                    raise
+                self._collection = collection
+                self._borrowed = True
             return self._collection
 
     def close(self) -> None:
-        """Close the collection, unless it came open."""
-        if self._opened and self._collection is not None:
-            self._collection.close()
+        """Close the collection, unless it came open, or another store of this path uses it."""
+        with self._making:
+            if self._borrowed and self._collection is not None:
+                self._borrowed = False
+                give_back(self._collection)
 
     def has(self, name: str) -> bool:
         """Return whether the collection has a field that is no metadatum."""
@@ -249,11 +256,24 @@ class Documents:
             Vector(
                 self._vector_field or EMBEDDING,
                 dim,
-                metric=self._metric,
+                metric=self._metric or "cosine",
                 source=self._text_field,
                 nullable=null,
             ),
         )
+
+    def _check(self, schema: Schema) -> None:
+        """Refuse a collection in which these documents cannot lie."""
+        vector = schema.vectors[self._layout_of(schema).vector]
+        for name, got in (("metric", vector.metric), ("dim", vector.dim)):
+            want = getattr(self, f"_{name}")
+            if want is not None and got != want:
+                message = f"vector field {vector.name!r} has {name}={got!r}, and not {want!r}"
+                raise SchemaError(message)
+        for field in self._fields:
+            if schema.fields.get(field.name) != field:
+                message = f"the collection has no {field!r}; Collection.alter() adds fields"
+                raise SchemaError(message)
 
     def _layout_of(self, schema: Schema) -> Layout:
         return Layout.of(schema, text=self._text_field, vector=self._vector_field, own=self._own)
@@ -270,6 +290,7 @@ class Documents:
         own: Mapping[str, Any] | None = None,
         policy: str | Policy | None = None,
         duplicates: str = "last",
+        insert: bool = False,
     ) -> UpsertResult:
         """Store documents, in one commit.
 
@@ -286,24 +307,41 @@ class Documents:
             what is neither text, vector nor metadata is kept.
         duplicates : str
             Of documents with the same id, as for :meth:`Collection.upsert`.
+        insert : bool
+            A document whose id is stored is a conflict.
 
         Raises
         ------
         InvalidRowError, DimensionError, ConflictError
             As :meth:`Collection.upsert`, and for metadata that the schema has no place for.
         """
-        layout, schema = self.layout, self.opened.schema
+        layout = self.layout
         columns: dict[str, Any] = {
             layout.key: list(ids),
             layout.text: list(texts),
             layout.vector: vectors,
-            **_metadata_columns(schema, layout, metadatas),
+            **self.metadata_columns(metadatas),
             **{name: column for name, column in (own or {}).items() if self.has(name)},
         }
-        if policy is None:
-            policy = Policy(merge=dict.fromkeys(layout.written, "replace"))
+        if insert:
+            return self.opened.insert(columns, duplicates=duplicates)
+        policy = self.replacing() if policy is None else policy
         result: UpsertResult = self.opened.upsert(columns, policy=policy, duplicates=duplicates)
         return result
+
+    def metadata_columns(self, metadatas: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+        """Return metadata by field: those that are declared, and the others in one.
+
+        Raises
+        ------
+        InvalidRowError
+            There is no place for one.
+        """
+        return _metadata_columns(self.opened.schema, self.layout, metadatas)
+
+    def replacing(self) -> Policy:
+        """Return the policy by which what a document brings takes the place of what is stored."""
+        return Policy(merge=dict.fromkeys(self.layout.written, "replace"))
 
     # --- Reading ------------------------------------------------------------------------------
 
@@ -384,14 +422,24 @@ class Documents:
         return [name for name in self.opened.schema.names if name in names or name in own]
 
 
-def vectors_of(vectors: Sequence[Sequence[float]]) -> npt.NDArray[np.float32]:
-    """Return vectors that came as lists as one array, float32 (n, dim).
+def vectors_of(vectors: Sequence[Sequence[float] | None]) -> Any:
+    """Return vectors that came as lists: float32 (n, dim), or a list where some are None.
 
     Raises
     ------
     DimensionError
         They differ in length.
     """
+    there = [vector for vector in vectors if vector is not None]
+    if len(there) == len(vectors):
+        return _matrix(there)
+    if not there:
+        return [None] * len(vectors)
+    rows = iter(_matrix(there))
+    return [None if vector is None else next(rows) for vector in vectors]
+
+
+def _matrix(vectors: Sequence[Sequence[float]]) -> npt.NDArray[np.float32]:
     try:
         array = np.asarray(vectors, dtype=np.float32)
     except ValueError:
@@ -414,7 +462,10 @@ def _metadata_columns(
     for name in layout.declared:
         default = schema.fields[name].default
         default = None if default is ABSENT else default
-        columns[name] = [metadata.get(name, default) for metadata in metadatas]
+        column = [metadata.get(name, default) for metadata in metadatas]
+        if schema.types[name] == "timestamp":
+            column = [_moment(value) if isinstance(value, str) else value for value in column]
+        columns[name] = column
     known = frozenset(layout.declared)
     if layout.rest is None and schema.extra == "ignore":
         return columns
@@ -432,6 +483,14 @@ def _metadata_columns(
     if layout.rest is not None:
         columns[layout.rest] = rest
     return columns
+
+
+def _moment(text: str) -> Any:
+    """Return the time that a string in ISO 8601 says; what is none is refused later."""
+    try:
+        return dt.datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
+    except ValueError:
+        return text
 
 
 def _check_names(layout: Layout, metadatas: Sequence[Mapping[str, Any]]) -> None:

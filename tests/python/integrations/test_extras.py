@@ -13,7 +13,8 @@ import upvec
 
 
 @pytest.mark.parametrize(
-    ("module", "missing", "extra"), [("langchain", "langchain_core", "langchain")]
+    ("module", "missing", "extra"),
+    [("langchain", "langchain_core", "langchain"), ("haystack", "haystack", "haystack")],
 )
 def test_a_missing_extra_is_named(module: str, missing: str, extra: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; import upvec.integrations.{module}"

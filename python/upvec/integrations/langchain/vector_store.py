@@ -45,14 +45,15 @@ class UpvecVectorStore(VectorStore):
     embedding : Embeddings
         Makes vectors of texts.
     path : str or path, optional
-        The directory of the collection; by default it is kept in memory.
+        The directory of the collection; by default it is kept in memory. All stores of a process
+        that name the same path share a handle.
     collection : Collection, optional
         One that :func:`upvec.open` gave, in place of a path: any whose primary key is a string and
         that has a string field for the text and a vector field. Metadata go to the fields of their
         names; the others to the json field ``metadata``, or to where ``extra="store"`` keeps them.
         The store does not close it.
-    metric : str
-        ``"cosine"``, ``"l2"`` or ``"ip"``, of a new collection.
+    metric : str, optional
+        ``"cosine"`` (default), ``"l2"`` or ``"ip"``, of a new collection.
     dim : int, optional
         Of the vectors of a new collection; by default the first document tells.
     fields : sequence of Field
@@ -93,7 +94,7 @@ class UpvecVectorStore(VectorStore):
         path: str | os.PathLike[str] | None = None,
         collection: Collection | None = None,
         *,
-        metric: str = "cosine",
+        metric: str | None = None,
         dim: int | None = None,
         fields: Sequence[Field] = (),
         source_id_key: SourceKey | None = None,

@@ -14,7 +14,11 @@ import upvec
 
 @pytest.mark.parametrize(
     ("module", "missing", "extra"),
-    [("langchain", "langchain_core", "langchain"), ("haystack", "haystack", "haystack")],
+    [
+        ("langchain", "langchain_core", "langchain"),
+        ("haystack", "haystack", "haystack"),
+        ("llama_index", "llama_index.core", "llama-index"),
+    ],
 )
 def test_a_missing_extra_is_named(module: str, missing: str, extra: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; import upvec.integrations.{module}"

@@ -199,6 +199,8 @@ class Documents:
     @property
     def collection(self) -> Collection | None:
         """The collection; None as long as no vector has told its dimension."""
+        if self._collection is None and is_stored(self._path):  # another store has made it
+            self.ready(0)
         return self._collection
 
     @property
@@ -215,12 +217,19 @@ class Documents:
         SchemaError
             It was not made yet.
         """
-        if self._collection is None:
+        collection = self.collection
+        if collection is None:
             raise SchemaError("there is no collection yet: the first vector tells its dimension")
-        return self._collection
+        return collection
 
     def ready(self, dim: int) -> Collection:
-        """Return the collection, made for vectors of this dimension if there is none."""
+        """Return the collection, made for vectors of this dimension if there is none.
+
+        Raises
+        ------
+        SchemaError, LockedError, CorruptionError
+            Documents cannot lie in it, or it cannot be opened.
+        """
         with self._making:
             if self._collection is None:
                 schema = None if is_stored(self._path) else self._schema(dim)
@@ -347,7 +356,7 @@ class Documents:
 
     def read(self, ids: Sequence[str], *, vectors: bool = False) -> Rows | None:
         """Return documents by id, in order; None if there is no collection yet."""
-        if self._collection is None:
+        if self.collection is None:
             return None
         return self.opened.get(list(ids), fields=self._read_fields(vectors=vectors))
 
@@ -355,7 +364,7 @@ class Documents:
         self, where: Expression | str | None = None, *, vectors: bool = False
     ) -> Iterator[Rows]:
         """Iterate over the documents that fulfil a condition, in batches."""
-        if self._collection is None:
+        if self.collection is None:
             return iter(())
         return self.opened.scan(where=where, fields=self._read_fields(vectors=vectors))
 
@@ -364,7 +373,7 @@ class Documents:
 
         ``options`` are those of :meth:`Collection.search`.
         """
-        if self._collection is None or k < 1:
+        if k < 1 or self.collection is None:
             return None
         query = np.asarray(query, dtype=np.float32)
         return self.opened.search(
@@ -396,7 +405,7 @@ class Documents:
         self, ids: Sequence[str] | None = None, where: Expression | str | None = None
     ) -> list[str]:
         """Remove documents, in one commit; return the ids of those that were there."""
-        if self._collection is None:
+        if self.collection is None:
             return []
         result = self.opened.delete(None if ids is None else list(ids), where=where)
         keys = result.key
@@ -407,7 +416,7 @@ class Documents:
 
     def count(self, where: Expression | str | None = None) -> int:
         """Return how many documents there are, or how many fulfil a condition."""
-        return 0 if self._collection is None else self.opened.count(where)
+        return 0 if self.collection is None else self.opened.count(where)
 
     def everything(self) -> Expression:
         """Return the condition that all documents fulfil."""

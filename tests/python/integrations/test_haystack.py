@@ -17,6 +17,9 @@ import upvec
 from upvec import Field, Schema, Vector
 
 pytest.importorskip("haystack", reason="needs pip install 'upvec[haystack]'")
+pytest.importorskip(
+    "haystack.testing.document_store_async", reason="needs pip install 'haystack-ai>=3.4'"
+)
 pytest.importorskip("pytest_asyncio", reason="needs pip install pytest-asyncio")
 
 from haystack import Document, Pipeline

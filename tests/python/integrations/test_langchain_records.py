@@ -178,6 +178,23 @@ def test_a_document_is_stored_with_its_record_in_one_commit(
     assert manager.list_keys(after=start, group_ids=["page"]) == ["a"]
 
 
+def test_documents_that_are_added_without_a_manager_are_not_cleaned_up(tmp_path: Path) -> None:
+    by_hand = UpvecVectorStore(Counted(size=8), tmp_path / "documents")
+    by_hand.add_texts(["by hand"], ids=["hand"])
+    store = UpvecVectorStore(Counted(size=8), tmp_path / "documents", source_id_key="source")
+    manager = UpvecRecordManager(store)
+    assert run_index(pages("a"), store, manager) == counts(1, 0, 0)
+    assert run_index(pages("b"), store, manager) == counts(1, 0, 1)
+    assert manager.exists(["hand"]) == [False]
+    assert [one.id for one in by_hand.get_by_ids(["hand"])] == ["hand"]
+    # Written again by hand, a recorded document keeps its record.
+    (key,) = manager.list_keys()
+    by_hand.add_texts(["B"], ids=[key])
+    assert manager.list_keys(group_ids=["page"]) == [key]
+    by_hand.close()
+    store.close()
+
+
 def test_an_update_without_groups_keeps_them(
     store: UpvecVectorStore, manager: UpvecRecordManager
 ) -> None:
@@ -190,6 +207,7 @@ def test_an_update_without_groups_keeps_them(
 
 def test_the_clock_goes_on_when_that_of_the_computer_goes_back(tmp_path: Path) -> None:
     first = UpvecVectorStore(Counted(size=8), tmp_path / "documents")
+    UpvecRecordManager(first)
     with patch("time.time", return_value=day(2100, 1, 1)):
         first.add_texts(["a"], ids=["a"])
     times = [first.clock.now_s() for _ in range(1000)]

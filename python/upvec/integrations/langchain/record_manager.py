@@ -26,9 +26,11 @@ __all__ = ["UpvecRecordManager"]
 class UpvecRecordManager(RecordManager):
     """What :func:`langchain_core.indexing.index` knows of the documents of a store.
 
-    A record is a part of the row of its document, and is committed with it. So a process that is
-    killed leaves no record without its document, and no document without its record, whatever it
-    was doing; ``index()`` goes on where it was.
+    A record is a part of the row of its document, and is committed with it: from when the manager
+    is made, whatever the store writes is recorded in the same commit. So a process that is killed
+    leaves no record without its document, and no document without its record, whatever it was
+    doing; ``index()`` goes on where it was. What was stored before has no record: ``index()``
+    neither skips nor removes it.
 
     Parameters
     ----------
@@ -65,6 +67,7 @@ class UpvecRecordManager(RecordManager):
     ) -> None:
         self._store = store.store if isinstance(store, UpvecDocumentIndex) else store
         self._documents = self._store.documents
+        self._store.begin_recording()
         super().__init__(namespace="upvec" if namespace is None else namespace)
 
     def create_schema(self) -> None:

@@ -60,8 +60,8 @@ class UpvecVectorStore(VectorStore):
         Metadata of a new collection that get fields of their own: these are checked, and with
         ``index=True`` filtered on by an index.
     source_id_key : str or callable, optional
-        As for :func:`langchain_core.indexing.index`: with it, what a document was made from is
-        recorded in the commit that stores it; see :class:`UpvecRecordManager`.
+        As for :func:`langchain_core.indexing.index`: with it, a record says from the beginning
+        what its document was made from; see :class:`UpvecRecordManager`.
     text_field, vector_field : str
         What the collection calls them.
     relevance_score_fn : callable, optional
@@ -105,6 +105,7 @@ class UpvecVectorStore(VectorStore):
         self._embedding = embedding
         self._source_id_key = source_id_key
         self._relevance_score_fn = relevance_score_fn
+        self._is_recording = False
         self._documents = Documents(
             path,
             collection,
@@ -136,6 +137,10 @@ class UpvecVectorStore(VectorStore):
     def clock(self) -> RecordClock:
         """The clock of the records."""
         return self._clock
+
+    def begin_recording(self) -> None:
+        """Record documents in the commits that store them, from now on: for a record manager."""
+        self._is_recording = True
 
     def close(self) -> None:
         """Close the collection, unless it was given open."""
@@ -223,17 +228,22 @@ class UpvecVectorStore(VectorStore):
     ) -> None:
         matrix = vectors_of(vectors)
         self._documents.ready(matrix.shape[1])
-        own: dict[str, Any] = {"indexed_at_s": np.full(len(ids), self._clock.now_s())}
-        if self._source_id_key is not None:
-            own["source_id"] = [source_of(one, self._source_id_key) for one in documents]
         self._documents.write(
             ids,
             [one.page_content for one in documents],
             [one.metadata for one in documents],
             matrix,
-            own=own,
+            own=self._records(documents),
             policy=policy,
         )
+
+    def _records(self, documents: Sequence[Document]) -> dict[str, Any]:
+        if not self._is_recording:
+            return {}
+        records: dict[str, Any] = {"indexed_at_s": np.full(len(documents), self._clock.now_s())}
+        if self._source_id_key is not None:
+            records["source_id"] = [source_of(one, self._source_id_key) for one in documents]
+        return records
 
     def delete(self, ids: list[str] | None = None, *, filter: Wanted = None, **_: Any) -> bool:
         """Remove documents, in one commit.

@@ -619,21 +619,24 @@ class _Reader:
                 return inside if isinstance(symbol, ast.In) else ~inside
         word = _AST_OPERATORS[type(symbol)]
         if isinstance(left, ast.Subscript):
-            return self._json(left).compared(word, self._value(right))
+            return self._json(left).compared(word, self._json_value(right))
         if isinstance(right, ast.Subscript):
-            return self._json(right).compared(_MIRRORED[word], self._value(left))
+            return self._json(right).compared(_MIRRORED[word], self._json_value(left))
         field, other = _named(left), _named(right)
         if field is not None:
             return Compare(word, field, self._value(right) if other is None else other)
         return Compare(_MIRRORED[word], self._field(right), self._value(left))
 
     def _membership(self, left: ast.expr, right: ast.expr) -> Expression:
-        if isinstance(right, ast.Subscript) or _named(right) is not None:
-            return self._subject(right).contains(self._value(left))
+        if isinstance(right, ast.Subscript):
+            return self._json(right).contains(self._json_value(left))
+        if (field := _named(right)) is not None:
+            return field.contains(self._value(left))
+        value = self._json_value if isinstance(left, ast.Subscript) else self._value
         if isinstance(right, (ast.List, ast.Tuple, ast.Set)):
-            return self._subject(left).isin([self._value(item) for item in right.elts])
+            return self._subject(left).isin([value(item) for item in right.elts])
         # SQL's IN ('Oslo') reaches us as the bare string: a list of one.
-        return self._subject(left).isin([self._value(right)])
+        return self._subject(left).isin([value(right)])
 
     def _call(self, node: ast.Call) -> Expression:
         function = node.func
@@ -641,12 +644,15 @@ class _Reader:
             raise self._error(node, f"one of the methods {', '.join(_METHODS)}")
         if node.keywords or len(node.args) != _METHODS[function.attr]:
             raise self._error(node, f"{_METHODS[function.attr]} arguments for {function.attr}()")
-        arguments: list[Any] = [
-            [self._value(item) for item in argument.elts]
-            if isinstance(argument, (ast.List, ast.Tuple, ast.Set))
-            else self._value(argument)
-            for argument in node.args
-        ]
+        if isinstance(function.value, ast.Subscript):
+            arguments = [self._json_value(argument) for argument in node.args]
+        else:
+            arguments = [
+                [self._value(item) for item in argument.elts]
+                if isinstance(argument, (ast.List, ast.Tuple, ast.Set))
+                else self._value(argument)
+                for argument in node.args
+            ]
         subject = self._subject(function.value)
         if not hasattr(subject, function.attr):
             raise self._error(node, "exists() of a path in a json field, as in meta['a'].exists()")
@@ -663,16 +669,39 @@ class _Reader:
         return self._json(node) if isinstance(node, ast.Subscript) else self._field(node)
 
     def _json(self, node: ast.Subscript) -> JsonRef:
-        key = node.slice
-        if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
-            raise self._error(node, "a string as key")
+        key = self._key(node.slice)
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             message = f"the expression is nested deeper than {_MAX_DEPTH}"
             raise ExpressionError(message, expression=self.text)
-        ref = self._subject(node.value)[key.value]
+        ref = self._subject(node.value)[key]
         self._depth -= 1
         return ref
+
+    def _key(self, node: ast.expr) -> str:
+        if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+            raise self._error(node, "a string as key")
+        return node.value
+
+    def _json_value(self, node: ast.expr) -> Any:
+        match node:
+            case ast.List(items) | ast.Tuple(items):
+                return [self._json_part(item) for item in items]
+            case ast.Dict(keys, values) if None not in keys:
+                named = [self._key(key) for key in keys if key is not None]
+                return dict(zip(named, map(self._json_part, values), strict=True))
+        return self._value(node)
+
+    def _json_part(self, node: ast.expr) -> Any:
+        if isinstance(node, ast.Constant) and node.value is None:
+            return None
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            message = f"the expression is nested deeper than {_MAX_DEPTH}"
+            raise ExpressionError(message, expression=self.text)
+        part = self._json_value(node)
+        self._depth -= 1
+        return part
 
     def _value(self, node: ast.expr) -> Any:
         match node:

@@ -164,12 +164,13 @@ class JsonTest(Expression):
         self.word = word
         self.test = test
         # What numpy gives is meant as Python's.
-        self.literal = literal.item() if isinstance(literal, np.generic) else literal
+        literal = literal.item() if isinstance(literal, np.generic) else literal
         try:
-            self.literal_text = encode_json(self.literal)
+            self.literal_text = encode_json(literal)
         except (TypeError, ValueError, RecursionError) as error:
             message = f"{ref!r} is compared with what is no json: {literal!r} ({error})"
             raise ExpressionError(message, field=ref.field.name) from None
+        self.literal = json.loads(self.literal_text)  # a tuple is a list, and keys are strings
 
     def fields(self) -> frozenset[str]:
         """Return the name of the json field."""

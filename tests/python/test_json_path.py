@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,7 @@ def condition(path: tuple[str, ...], word: str, literal: Any) -> Expression:
 
 
 not_null = st.sampled_from([value for value in SCALARS if value is not None])
+not_null |= st.sampled_from([[], ["a"], [2.0, None], {}, {"k": 1}, {"k": [None, {"l": "a"}]}])
 words = st.sampled_from([*COMPARISONS, "contains", "startswith", "is_null", "exists"])
 tests = st.tuples(paths, words, not_null) | st.tuples(
     paths, st.just("isin"), st.lists(not_null, max_size=3)
@@ -142,6 +144,11 @@ def test_a_string_says_the_same_as_the_expression_that_it_is_read_as(text: str) 
         ("meta['a'] == None", "nothing compares with null"),
         ("unknown['a'] == 1", "unknown field"),
         ("meta" + "['a']" * 200 + " == 1", "nested deeper"),
+        ("meta['a'] == " + "[" * 150 + "]" * 150, "nested deeper"),
+        ("meta['a'] == {**{}}", "wanted a value"),
+        ("meta['a'] == {[]: 1}", "a string as key"),
+        ("meta['a'] == [group]", "wanted a value"),
+        ("group == [1]", "wanted a value"),
     ],
 )
 def test_what_cannot_be_told_of_a_path_is_refused(expression: str, message: str) -> None:
@@ -162,6 +169,13 @@ def test_literals_that_json_cannot_say_are_refused() -> None:
         list(col("meta"))  # type: ignore[call-overload]
     with pytest.raises(ExpressionError, match="a list of values"):
         col("meta")["a"].isin("abc")
+
+
+def test_literals_are_compared_as_json_has_them() -> None:
+    with upvec.open(":memory:", SCHEMA) as collection:
+        collection.upsert([{"id": 1, "meta": {"a": [1, 2], "b": {1: 2}}}])
+        assert collection.count(col("meta")["a"] == (1, 2)) == 1
+        assert collection.count(col("meta")["b"] == {1: 2}) == 1
 
 
 def test_numbers_of_numpy_are_compared_as_python_s() -> None:
@@ -202,6 +216,19 @@ def test_few_rows_that_an_index_left_are_looked_at_alone() -> None:
         hits = collection.search([1.0, 1.0], 10, where=where, explain=True)
         assert sorted(hits["id"].tolist()) == [5, 1005]
         assert "meta['a'] < 2000: candidates only, 2 rows" in hits.plan.conditions
+
+
+def test_a_schema_keeps_what_is_compared_with(tmp_path: Path) -> None:
+    ref = col("meta")["a"]
+    check = (ref == ["x", None, {"y": [1.5, True]}]) | ref.isin([[], "z"]) | ref.contains(-2)
+    schema = Schema(Field("id", "int64", primary=True), Field("meta", "json", check=check))
+    assert Schema.from_dict(schema.to_dict()) == schema
+    with upvec.open(tmp_path / "c", schema) as collection:
+        collection.upsert([{"id": 1, "meta": {"a": ["x", None, {"y": [1.5, True]}]}}])
+    with upvec.open(tmp_path / "c") as collection:
+        collection.upsert([{"id": 2, "meta": {"a": []}}, {"id": 3, "meta": {"a": [-2]}}])
+        with pytest.raises(upvec.InvalidRowError):
+            collection.upsert([{"id": 4, "meta": {"a": "x"}}])
 
 
 def test_a_check_and_a_condition_of_an_upsert_may_look_into_json() -> None:

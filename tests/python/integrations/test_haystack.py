@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 import upvec
 from upvec import Field, Schema, Vector
 
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # it would tell of every pipeline that runs
 pytest.importorskip("haystack", reason="needs pip install 'upvec[haystack]'")
 pytest.importorskip(
     "haystack.testing.document_store_async", reason="needs pip install 'haystack-ai>=3.4'"

@@ -65,6 +65,8 @@ _OBJECT_NS: Final = 23
 _NUMBER_BY_ID_NS: Final = 15
 _OBJECT_BY_ID_NS: Final = 250
 _PIECE_NS: Final = 2_800
+# Besides, what it costs to read a json text; see json_path.py for the case that most need not be.
+_JSON_NS: Final = 2_500
 # Columns are remembered, and single rows are not: so these have to be so much cheaper.
 _WORTH: Final = 4
 
@@ -402,7 +404,7 @@ class _Evaluation:
         schema, size = self.state.schema, self.state.size
         if leaf.fields[0] in schema.vectors:
             return _NUMBER_NS * size
-        per_row = sum(self._row_ns(name) for name in leaf.fields)
+        per_row = sum(self._row_ns(name) for name in leaf.fields) + _reading_ns(leaf)
         index = self._index(leaf)
         if index is not None:
             if leaf.key[0] in _BY_CODE or index.dictionary is None:
@@ -418,8 +420,9 @@ class _Evaluation:
 
     def _candidates_ns(self, node: Node, rows: int) -> int:
         pieces = min(rows, len(self.state.live.chunks))
-        names = [name for leaf in leaves_of(node) for name in leaf.fields]
-        return sum(
+        leaves = list(leaves_of(node))
+        names = [name for leaf in leaves for name in leaf.fields]
+        return rows * sum(map(_reading_ns, leaves)) + sum(
             pieces * _PIECE_NS
             + rows * (_OBJECT_BY_ID_NS if self._has_objects(name) else _NUMBER_BY_ID_NS)
             for name in names
@@ -431,6 +434,10 @@ class _Evaluation:
     def _has_objects(self, name: str) -> bool:
         field = self.state.schema.fields.get(name)
         return field is not None and field.dtype.hasobject
+
+
+def _reading_ns(leaf: Leaf) -> int:
+    return _JSON_NS if leaf.key[0] == "json" else 0
 
 
 # Comparisons of a string that its code answers; others look at all values of the dictionary.

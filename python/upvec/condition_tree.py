@@ -24,6 +24,7 @@ from .expression import (
     bind,
     literal_of,
 )
+from .json_path import JsonTest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -177,4 +178,7 @@ def _anatomy(  # noqa: PLR0911  (one per kind)
         case StartsWith(field=ref):
             prefix = literal_of(expression.prefix, types[ref.name], ref.name)
             return "startswith", (ref.name,), prefix
+        case JsonTest(field=ref):
+            told = (expression.path, expression.word, expression.literal_text)
+            return "json", (ref.name,), told
     raise TypeError(f"a condition of an unknown kind: {type(expression).__name__}")

@@ -19,12 +19,15 @@ import functools
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import ExpressionError
+
+if TYPE_CHECKING:
+    from .json_path import JsonRef
 
 __all__ = ["Expression", "FieldRef", "Predicate", "bind", "col", "parse", "renamed"]
 
@@ -147,6 +150,12 @@ class FieldRef(Expression):
     def between(self, low: Any, high: Any) -> Expression:
         """Return the condition that the field is at least ``low`` and at most ``high``."""
         return Both("and", Compare(">=", self, low), Compare("<=", self, high))
+
+    def __getitem__(self, key: str) -> JsonRef:
+        """Return what lies under a key of a json field, to be compared as a field is."""
+        from .json_path import JsonRef  # noqa: PLC0415  (it imports this module)
+
+        return JsonRef(self, (key,))
 
     def fields(self) -> frozenset[str]:
         """Return the name of the field."""
@@ -424,7 +433,8 @@ def col(name: str) -> FieldRef:
     -------
     FieldRef
         Compare it (``== != < <= > >=``) with a value or another field, or call
-        ``isin``, ``is_null``, ``contains``, ``startswith`` or ``between``.
+        ``isin``, ``is_null``, ``contains``, ``startswith`` or ``between``. Of a json field,
+        ``col("meta")["author"]["name"]`` is what lies at a path, and is compared likewise.
 
     Examples
     --------
@@ -569,7 +579,7 @@ class _Reader:
             case ast.BinOp(left, ast.BitOr(), right):
                 return self._join("or", [left, right])
             case ast.BinOp(ast.BinOp(subject, ast.MatMult(), low), ast.MatMult(), high):
-                return self._field(subject).between(self._value(low), self._value(high))
+                return self._subject(subject).between(self._value(low), self._value(high))
             case ast.UnaryOp(ast.Not() | ast.Invert(), operand):
                 return ~self.condition(operand)
             case ast.Compare():
@@ -602,24 +612,31 @@ class _Reader:
             case ast.Is() | ast.IsNot():
                 if not (isinstance(right, ast.Constant) and right.value is None):
                     raise self._error(right, "null after 'is'")
-                null = self._field(left).is_null()
+                null = self._subject(left).is_null()
                 return null if isinstance(symbol, ast.Is) else ~null
             case ast.In() | ast.NotIn():
                 inside = self._membership(left, right)
                 return inside if isinstance(symbol, ast.In) else ~inside
         word = _AST_OPERATORS[type(symbol)]
+        if isinstance(left, ast.Subscript):
+            return self._json(left).compared(word, self._json_value(right))
+        if isinstance(right, ast.Subscript):
+            return self._json(right).compared(_MIRRORED[word], self._json_value(left))
         field, other = _named(left), _named(right)
         if field is not None:
             return Compare(word, field, self._value(right) if other is None else other)
         return Compare(_MIRRORED[word], self._field(right), self._value(left))
 
     def _membership(self, left: ast.expr, right: ast.expr) -> Expression:
+        if isinstance(right, ast.Subscript):
+            return self._json(right).contains(self._json_value(left))
         if (field := _named(right)) is not None:
             return field.contains(self._value(left))
+        value = self._json_value if isinstance(left, ast.Subscript) else self._value
         if isinstance(right, (ast.List, ast.Tuple, ast.Set)):
-            return self._field(left).isin([self._value(item) for item in right.elts])
+            return self._subject(left).isin([value(item) for item in right.elts])
         # SQL's IN ('Oslo') reaches us as the bare string: a list of one.
-        return self._field(left).isin([self._value(right)])
+        return self._subject(left).isin([value(right)])
 
     def _call(self, node: ast.Call) -> Expression:
         function = node.func
@@ -627,13 +644,19 @@ class _Reader:
             raise self._error(node, f"one of the methods {', '.join(_METHODS)}")
         if node.keywords or len(node.args) != _METHODS[function.attr]:
             raise self._error(node, f"{_METHODS[function.attr]} arguments for {function.attr}()")
-        arguments: list[Any] = [
-            [self._value(item) for item in argument.elts]
-            if isinstance(argument, (ast.List, ast.Tuple, ast.Set))
-            else self._value(argument)
-            for argument in node.args
-        ]
-        condition: Expression = getattr(self._field(function.value), function.attr)(*arguments)
+        if isinstance(function.value, ast.Subscript):
+            arguments = [self._json_value(argument) for argument in node.args]
+        else:
+            arguments = [
+                [self._value(item) for item in argument.elts]
+                if isinstance(argument, (ast.List, ast.Tuple, ast.Set))
+                else self._value(argument)
+                for argument in node.args
+            ]
+        subject = self._subject(function.value)
+        if not hasattr(subject, function.attr):
+            raise self._error(node, "exists() of a path in a json field, as in meta['a'].exists()")
+        condition: Expression = getattr(subject, function.attr)(*arguments)
         return condition
 
     def _field(self, node: ast.expr) -> FieldRef:
@@ -641,6 +664,44 @@ class _Reader:
         if field is None:
             raise self._error(node, "a field")
         return field
+
+    def _subject(self, node: ast.expr) -> FieldRef | JsonRef:
+        return self._json(node) if isinstance(node, ast.Subscript) else self._field(node)
+
+    def _json(self, node: ast.Subscript) -> JsonRef:
+        key = self._key(node.slice)
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            message = f"the expression is nested deeper than {_MAX_DEPTH}"
+            raise ExpressionError(message, expression=self.text)
+        ref = self._subject(node.value)[key]
+        self._depth -= 1
+        return ref
+
+    def _key(self, node: ast.expr) -> str:
+        if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+            raise self._error(node, "a string as key")
+        return node.value
+
+    def _json_value(self, node: ast.expr) -> Any:
+        match node:
+            case ast.List(items) | ast.Tuple(items):
+                return [self._json_part(item) for item in items]
+            case ast.Dict(keys, values) if None not in keys:
+                named = [self._key(key) for key in keys if key is not None]
+                return dict(zip(named, map(self._json_part, values), strict=True))
+        return self._value(node)
+
+    def _json_part(self, node: ast.expr) -> Any:
+        if isinstance(node, ast.Constant) and node.value is None:
+            return None
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            message = f"the expression is nested deeper than {_MAX_DEPTH}"
+            raise ExpressionError(message, expression=self.text)
+        part = self._json_value(node)
+        self._depth -= 1
+        return part
 
     def _value(self, node: ast.expr) -> Any:
         match node:
@@ -668,7 +729,7 @@ def _named(node: ast.expr) -> FieldRef | None:
     return None
 
 
-_METHODS = {"isin": 1, "is_null": 0, "contains": 1, "startswith": 1, "between": 2}
+_METHODS = {"isin": 1, "is_null": 0, "exists": 0, "contains": 1, "startswith": 1, "between": 2}
 _AST_OPERATORS: dict[type[ast.cmpop], str] = {
     ast.Eq: "==",
     ast.NotEq: "!=",

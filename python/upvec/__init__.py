@@ -6,6 +6,7 @@ with a schema, unique keys, policies and vectors, atomic and durable.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from .backup import Backup
@@ -64,6 +65,9 @@ from .snapshot import Snapshot
 from .sync import ALL
 from .transaction import Savepoint, Transaction
 from .verify import Problem, VerifyReport, verify
+
+# What is opened, replayed, cut off, written and closed is told to whoever listens.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from .index import Index

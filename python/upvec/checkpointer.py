@@ -8,6 +8,7 @@ Thread safety: any thread may call anything; one checkpoint is written at a time
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     Hold = Callable[[], tuple[State, Contents]]
 
 __all__ = ["Checkpointer"]
+
+_logger = logging.getLogger(__name__)
 
 
 class _StoppedError(Exception):
@@ -166,6 +169,7 @@ class Checkpointer:
     def _fail(self, error: Exception) -> None:
         self.failure = without_frames(error)
         self._storage.postpone_checkpoint()
+        _logger.warning("no checkpoint of %s: %r", self._storage.root, error)
         message = f"no checkpoint of {self._storage.root}, the log goes on growing: {error!r}"
         warnings.warn(message, RuntimeWarning, stacklevel=1)
 

@@ -15,6 +15,7 @@ Thread safety: a collection may be used from any thread.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 import warnings
@@ -74,6 +75,8 @@ if TYPE_CHECKING:
     from .state import State
 
 __all__ = ["Collection", "open"]
+
+_logger = logging.getLogger(__name__)
 
 AnyArray: TypeAlias = npt.NDArray[Any]
 RowIds: TypeAlias = npt.NDArray[np.int64]
@@ -187,6 +190,7 @@ def open_directory(
     """Open a collection through a given file system layer; see :func:`open`."""
     if read_only:
         storage, engine, state = open_for_reading(root, files, schema, durability)
+        _logger.info("opened %s for reading: %d rows, commit %d", root, state.count, state.seq)
         return Collection(engine, state, storage, refresh_s=refresh_s)
     storage = Storage.for_writing(root, files, schema)
     try:
@@ -196,7 +200,9 @@ def open_directory(
         raise
     for problem in storage.warnings:
         message = f"opened from an older checkpoint and the log; checkpoint() again: {problem}"
+        _logger.warning("%s: %s", root, message)
         warnings.warn(message, RuntimeWarning, stacklevel=3)
+    _logger.info("opened %s: %d rows, commit %d", root, state.count, state.seq)
     return Collection(engine, state, storage, auto_checkpoint=auto_checkpoint)
 
 
@@ -982,6 +988,8 @@ class Collection(Reader):
             if self._storage is not None and self._storage.last_seq == head.seq:
                 raise
             self._failure = error
+            message = "commit %d of %s was logged and not applied: %r"
+            _logger.critical(message, seq, self.path, error)
             message = f"commit {seq} was logged and could not be applied: {error!r}"
             raise PoisonedError(message, unknown=seq, cause=error) from error
         self._head = state
@@ -1174,6 +1182,7 @@ class Collection(Reader):
         # Without the lock: a checkpoint that is about to begin waits for it.
         if self._storage is not None:
             self._finalizer()
+            _logger.info("closed %s at commit %d", self.path, self._head.seq)
 
     def __enter__(self) -> Collection:  # noqa: PYI034  (Self came with Python 3.11)
         return self

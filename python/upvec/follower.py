@@ -5,6 +5,7 @@ Thread safety: any thread may call anything.
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 import weakref
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Follower"]
+
+_logger = logging.getLogger(__name__)
 
 
 class Follower:
@@ -52,6 +55,7 @@ class Follower:
                 return
             except Exception as error:  # noqa: BLE001 - nobody is there to raise it to
                 self.failure = without_frames(error)
+                _logger.warning("not followed any further: %r", error)
                 message = f"not followed any further, refresh() says why: {error!r}"
                 warnings.warn(message, RuntimeWarning, stacklevel=1)
                 return

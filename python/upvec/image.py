@@ -20,7 +20,6 @@ All but the vector indexes are columns in blocks: see `blocks`.
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -119,6 +118,8 @@ def state_of(engine: Engine, found: Found, files: Files) -> State:
     CorruptionError
         Files that contradict each other, or the schema.
     """
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  (slow to import)
+
     checkpoint = _Files(found, files)
     schema = engine.schema
     with ThreadPoolExecutor(max(1, len(schema.vectors)), "upvec-load") as beside:

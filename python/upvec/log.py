@@ -51,6 +51,7 @@ syncing. One writer per directory: the caller holds the lock of the collection.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -93,6 +94,8 @@ if TYPE_CHECKING:
     from .files import Files
 
 __all__ = ["Durability", "Log", "LogTrimmedError"]
+
+_logger = logging.getLogger(__name__)
 
 Durability: TypeAlias = Literal["commit", "interval", "os"]
 
@@ -576,6 +579,9 @@ class Log:
         self.durable_seq = durable_seq
         self._at = at
         if not self._read_only:
+            if not at.closed and at.offset > SEGMENT_HEADER_BYTES:
+                message = "took over %s at commit %d from a writer that did not close it"
+                _logger.info(message, self._directory, at.seq)
             self._repair(following)
 
     def _find_segments(self) -> tuple[list[Segment], set[str]]:
@@ -696,7 +702,10 @@ class Log:
         files = self._files
         fd = files.open(at.segment.path, write=True)
         try:
-            if files.size(fd) > at.offset:
+            torn_bytes = files.size(fd) - at.offset
+            if torn_bytes > 0:
+                message = "cut %d bytes after commit %d off %s: of no commit that was acknowledged"
+                _logger.warning(message, torn_bytes, at.seq, at.segment.path)
                 if any(any(block) for block in files.blocks(fd, at.offset)):
                     self._keep_broken(fd, at)
                 files.truncate(fd, at.offset)
@@ -829,6 +838,7 @@ class Log:
             self._files.sync_data(fd)
         except OSError as error:
             self._failure = error
+            _logger.critical("no sync of %s: %r", self._directory, error)
         except BaseException as error:
             if isinstance(error.__context__, OSError):
                 self._failure = error.__context__

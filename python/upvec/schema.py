@@ -9,7 +9,6 @@ import copy
 import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -447,7 +446,8 @@ class Schema:
         """
         text = source
         if not isinstance(source, str) or "\n" not in source:
-            text = Path(source).read_text(encoding="utf-8")
+            with open(source, encoding="utf-8") as file:
+                text = file.read()
         return cls.from_dict(toml.from_described(toml.read_toml(str(text))))
 
     def __eq__(self, other: object) -> bool:

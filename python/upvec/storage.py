@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from .state import State
 
 __all__ = ["Storage", "check_storable", "open_for_reading"]
+
+_logger = logging.getLogger(__name__)
 
 # A checkpoint is due when the log after the last one has grown to that one's size: so all
 # checkpoints together write as many bytes as the log, at most twice what is logged is written, and
@@ -178,6 +182,9 @@ class Storage:
                 break
             state = engine.apply(state, self._decoded(payload, seq), seq)
             self._log_bytes += len(payload)
+        if self._log_bytes:
+            message = "replayed the log of %s up to commit %d: %d bytes"
+            _logger.info(message, self.root, state.seq, self._log_bytes)
         if given is not None:
             engine.adopt(state, _agreed(state.schema, given, self.root))
         return engine, state
@@ -211,7 +218,7 @@ class Storage:
 
         One call at a time.
         """
-        captured = self._captured_bytes
+        captured, began = self._captured_bytes, time.monotonic()
         self._manifest = write_checkpoint(
             self.root,
             self._files,
@@ -226,6 +233,9 @@ class Storage:
         self._count(-captured)
         self._set_due()
         self._open_log().rotate()
+        message = "wrote a checkpoint of %s at commit %d: %d bytes in %.3f s"
+        size, took = self._checkpoint_bytes(), time.monotonic() - began
+        _logger.info(message, self.root, state.seq, size, took)
 
     @property
     def checkpoint_is_due(self) -> bool:
@@ -274,6 +284,8 @@ class Storage:
                 self._engine_is_broken = False
                 yield engine, state
         except LogTrimmedError:
+            message = "reads %s again after commit %d: its writer has removed what follows"
+            _logger.info(message, self.root, state.seq)
             yield self.read_again(None, "os")
 
     def read_again(self, given: Schema | None, durability: Durability) -> tuple[Engine, State]:

@@ -50,6 +50,11 @@ void* allocate_or_null(std::size_t bytes, std::size_t alignment) noexcept {
 
 }  // namespace
 
+#if defined(__GNUC__) && !defined(__clang__)
+// Under the thread sanitizer GCC sees the allocation of one and the release of the other inlined.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+#endif
+
 // The whole program's, for what the library allocates through the standard containers.
 void* operator new(std::size_t bytes) { return allocate(bytes, 1); }
 void* operator new[](std::size_t bytes) { return allocate(bytes, 1); }

@@ -263,13 +263,13 @@ class IsIn(Expression):
                 return (hit if null is None else hit & ~null), null
 
             return evaluate_objects
-        array = np.array(literals) if literals else np.empty(0)
+        arrays = _by_dtype(kind, literals)
 
         def evaluate(source: Source) -> Truth:
             values, null = source.column(name)
-            if not literals:
-                return np.zeros(len(values), dtype=np.bool_), null
-            hit: BoolArray = np.isin(values, array)
+            hit = np.zeros(len(values), dtype=np.bool_)
+            for array in arrays:
+                hit |= np.isin(values.astype(array.dtype, copy=False), array)
             return (hit if null is None else hit & ~null), null
 
         return evaluate
@@ -791,6 +791,22 @@ def _timestamp(value: Any) -> np.datetime64 | None:
         moment: np.datetime64 = value.astype("datetime64[us]")
         return moment
     return None
+
+
+def _by_dtype(kind: str, literals: list[Any]) -> list[AnyArray]:
+    """Return values by the dtype in which ``==`` compares a column of ``kind`` with them.
+
+    Of integers and floats numpy would make one array, in which large integers are rounded; of
+    those beyond int64, which no row has, one of floats or of objects.
+    """
+    if kind != "int64":
+        dtype = np.float64 if kind == "float64" else None
+        return [np.array(literals, dtype=dtype)] if literals else []
+    bounds = np.iinfo(np.int64)
+    integers = [n for n in literals if isinstance(n, int) and bounds.min <= n <= bounds.max]
+    floats = [number for number in literals if isinstance(number, float)]
+    parts: list[tuple[type, list[Any]]] = [(np.int64, integers), (np.float64, floats)]
+    return [np.array(numbers, dtype=dtype) for dtype, numbers in parts if numbers]
 
 
 def _shown(value: Any) -> str:

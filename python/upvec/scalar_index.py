@@ -197,27 +197,28 @@ class FieldIndex:
             low, high = 1, 0
         return self.scalar.match(max(low, _LEAST), min(high, _MOST))
 
-    def any_of(self, literals: Iterable[Any]) -> Words | None:
-        """Return the rows that are equal to one of some values; None: the index cannot tell."""
-        keys = []
+    def any_of(self, literals: Iterable[Any]) -> Words:
+        """Return the rows that are equal to one of some values."""
         if self.dictionary is not None:
             known = self.dictionary.codes
             keys = [known[literal] for literal in literals if literal in known]
-            return self.scalar.match_any(np.array(keys, dtype=np.int64))
-        literals = list(literals)
-        # Of a mixed list numpy makes floats, so that large integers are rounded.
-        mixed = any(isinstance(literal, float) for literal in literals)
+            return self._match_any(keys)
+        keys, rounded = [], []
         for literal in literals:
-            if _is_nan(literal):
-                continue
             first, last = _keys_equal_to(self.kind, literal)
-            if self.kind == "int64" and abs(literal) >= (_INEXACT if mixed else 2**63):
-                return None
-            if isinstance(literal, int) and not _LEAST <= literal <= _MOST:
-                return None
-            if first <= last:
+            if first == last and not _is_nan(literal):
                 keys.append(first)
-        return self.scalar.match_any(np.array(keys, dtype=np.int64))
+            elif first < last:  # a float to which several integers are rounded
+                rounded.append(literal)
+        words = self._match_any(keys)
+        for literal in rounded:
+            words = words | self.compared("==", literal)
+        return words
+
+    def _match_any(self, keys: list[int]) -> Words:
+        able = [key for key in keys if _LEAST <= key <= _MOST]
+        words: Words = self.scalar.match_any(np.array(able, dtype=np.int64))
+        return words
 
     def containing(self, literal: Any) -> Words | None:
         """Return the rows whose list has a value; None: the index cannot tell."""

@@ -251,6 +251,31 @@ def test_the_explanation_says_how_each_comparison_was_answered() -> None:
     assert explained(collection, where)[1] == "age < 10: cached and column, 2000 rows"
 
 
+@pytest.mark.parametrize("index", [True, False], ids=["indexed", "plain"])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("n", [2**63, -1]),
+        ("n", [-(2**64), 2.0**63]),
+        ("n", [2**53 + 1, 1.5]),
+        ("n", [2**63 - 1, 2**64]),
+        ("n", [2.0**62, 7, math.nan, math.inf]),
+        ("x", [2**53 + 1, 2**70]),
+        ("x", [math.nan, 1, 2**53]),
+    ],
+)
+def test_isin_is_equality_with_one_of_the_values(index: bool, name: str, values: Any) -> None:
+    collection = upvec.open(":memory:", schema_of(index=index))
+    numbers = [*INTEGERS, 2**62, 2**62 - 1, 2**62 - 1000]
+    collection.upsert([{"id": at, "n": n, "x": float(n)} for at, n in enumerate(numbers)])
+    either = col(name) == values[0]
+    for value in values[1:]:
+        either = either | (col(name) == value)
+    wanted = [key for rows in collection.scan(where=either) for key in rows["id"].tolist()]
+    where = col(name).isin(values)
+    assert [key for rows in collection.scan(where=where) for key in rows["id"].tolist()] == wanted
+
+
 def test_what_is_remembered_is_bounded() -> None:
     collection = upvec.open(":memory:", schema_of(index=False))
     collection.upsert({"id": np.arange(5000), "n": np.arange(5000)})

@@ -164,7 +164,7 @@ def lock_collection(root: str, files: Files, *, create: bool = False) -> int:
         with suppress(FileExistsError):  # somebody else is about to create it: see who locks it
             files.make_directory(root)
     if not files.exists(os.path.join(root, MANIFEST)):
-        _refuse_foreign(root, files)
+        _refuse_unless_beginning(root, files)
     try:
         return files.lock(os.path.join(root, LOCK))
     except LockedError:
@@ -186,7 +186,7 @@ def read_manifest(root: str, files: Files) -> Manifest | None:
     try:
         raw = files.read_all(path, limit_bytes=MAX_MANIFEST_BYTES)
     except FileNotFoundError:
-        _refuse_foreign(root, files)
+        _refuse_unless_beginning(root, files)
         return None
     except ValueError as error:
         raise _corrupt(path, str(error)) from None
@@ -477,6 +477,15 @@ def verify_file(path: str, files: Files, size: int, checksum: int, *, checksums:
 
 
 # Reading what may be damaged or foreign
+
+
+def _refuse_unless_beginning(root: str, files: Files) -> None:
+    """Refuse what is foreign, but not what another process is making a collection of just now."""
+    try:
+        _refuse_foreign(root, files)
+    except CorruptionError:
+        if not files.exists(os.path.join(root, MANIFEST)):
+            raise
 
 
 def _refuse_foreign(root: str, files: Files) -> None:

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -105,6 +106,34 @@ def test_second_writer_is_refused(tmp_path: Path) -> None:
     assert caught.value.path == str(root)
     Files().close(fd)
     Files().close(lock_collection(str(root), Files()))
+
+
+@pytest.mark.parametrize("opening", [lock_collection, read_manifest])
+def test_collection_that_another_creates_meanwhile_is_no_corruption(
+    tmp_path: Path, opening: Callable[[str, Files], object]
+) -> None:
+    root = str(tmp_path / "c")
+
+    class CreatedMeanwhile(Files):
+        """Another process creates the collection between two looks at its directory."""
+
+        lock_of_other = -1
+
+        def list(self, path: str) -> list[str]:
+            if self.lock_of_other < 0:
+                self.lock_of_other = lock_collection(root, Files(), create=True)
+                create_collection(root, Files(), bytes(16), {})
+            return super().list(path)
+
+    (tmp_path / "c").mkdir()
+    files = CreatedMeanwhile()
+    if opening is lock_collection:
+        with pytest.raises(LockedError):
+            opening(root, files)
+    else:
+        assert opening(root, files) is None  # as it was when the look began
+        assert opening(root, files) is not None
+    files.close(files.lock_of_other)
 
 
 def test_absent_directory_is_made_only_when_asked(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ CONDITIONS = [
     ("index and integers without", "city = 'city 3' and plain_age < 300"),
     ("index, few rows, and strings without", "name = 'name 77' and plain_city = 'city 3'"),
     ("index or integers without", "city = 'city 3' or plain_age < 300"),
+    ("text in json, of one in 100", "meta['by'] = 'author 7'"),
+    ("number in json, all texts read", "meta['year'] >= 2020"),
 ]
 
 
@@ -55,6 +57,7 @@ def schema(*, index: bool) -> upvec.Schema:
         upvec.Field("plain_city", "string"),
         upvec.Field("plain_age", "int64"),
         upvec.Field("plain_score", "float64", nullable=True),
+        upvec.Field("meta", "json", nullable=True),
     )
 
 
@@ -75,6 +78,10 @@ def rows(ids: Any, seed: int) -> dict[str, Any]:
         "plain_city": cities[random.integers(0, CITIES, count)],
         "plain_age": random.integers(0, 1000, count),
         "plain_score": [None if i % 10 == 0 else x for i, x in enumerate(score.tolist())],
+        "meta": [
+            {"by": f"author {i % 100}", "year": 2000 + i % 25, "title": f"The title of paper {i}"}
+            for i in range(count)
+        ],
     }
 
 
@@ -111,6 +118,7 @@ def conditions(collection: upvec.Collection, count: int, repeats: int) -> None:
             row = {"id": turn * 997 % count, "city": city, "age": number, "score": number / 1000}
             row |= {"name": f"new {turn}", "tags": [f"tag {turn % 50}"]}
             plain = {"plain_age": number, "plain_city": city, "plain_score": number / 1000}
+            plain["meta"] = {"by": city, "year": number}
             collection.upsert([row | plain])
             after.append(once_us(select_bits, collection._reading(), where))
         print(f"{title:40s}{found:9,d}{min(cold):12.0f}{min(warm):9.0f}{median(after):13.0f}")

@@ -429,3 +429,8 @@ def test_queries_agree_with_those_of_the_simple_store(store: UpvecLlamaVectorSto
     ours, theirs = store.query(query), simple.query(query)
     assert ours.ids == theirs.ids
     assert ours.similarities == pytest.approx(theirs.similarities, abs=1e-6)
+
+
+def test_an_argument_that_is_not_known_is_refused() -> None:
+    with pytest.raises(TypeError, match="metrics"):
+        UpvecLlamaVectorStore(metrics="l2")

@@ -108,8 +108,12 @@ class UpvecLlamaVectorStore(BasePydanticVectorStore):
         fields: Sequence[Field] = (),
         text_field: str = "text",
         vector_field: str | None = None,
-        **_: Any,
+        **described: Any,
     ) -> None:
+        # LlamaIndex hands back what to_dict() has said; anything else is a mistake.
+        unknown = described.keys() - type(self).model_fields.keys() - {"class_name"}
+        if unknown:
+            raise TypeError(f"UpvecLlamaVectorStore got {sorted(unknown)}, which it does not take")
         super().__init__(path=None if path is None else os.fsdecode(path))  # type: ignore[call-arg]
         self._documents = Documents(
             path,

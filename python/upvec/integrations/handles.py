@@ -58,6 +58,5 @@ def give_back(handle: Collection) -> None:
     """Close a handle, unless others have borrowed it too."""
     with _lock:
         _users[handle] = _users.get(handle, 1) - 1
-        if _users[handle] > 0:
-            return
-    handle.close()
+        if _users[handle] <= 0:
+            handle.close()  # with the lock: nobody is to borrow what is being closed

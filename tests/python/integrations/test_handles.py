@@ -38,6 +38,31 @@ def test_a_handle_is_closed_by_the_last_that_gives_it_back(tmp_path: Path) -> No
     give_back(third)
 
 
+def test_a_handle_that_is_being_closed_is_lent_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing, go_on = threading.Event(), threading.Event()
+    close = upvec.Collection.close
+
+    def slowly(self: upvec.Collection) -> None:
+        closing.set()
+        go_on.wait(0.3)  # as long as writing a checkpoint may take
+        close(self)
+
+    path = str(tmp_path / "collection")
+    first = borrow(path, SCHEMA)
+    with monkeypatch.context() as patch:
+        patch.setattr(upvec.Collection, "close", slowly)
+        thread = threading.Thread(target=give_back, args=(first,))
+        thread.start()
+        assert closing.wait(20)
+        second = borrow(path)
+        thread.join()
+    assert not second.closed
+    assert len(second) == 0
+    give_back(second)
+
+
 def test_a_handle_that_its_borrowers_forgot_lets_go(tmp_path: Path) -> None:
     documents = Documents(tmp_path / "collection", dim=2)
     del documents

@@ -405,9 +405,8 @@ class Reader(ABC):
         else:
             found = index.search(queries, wanted, ef=ef, allowed=allowed, snapshot=snapshot)
         keys, distances, counts = found
-        if (
-            radius is None and len(counts) and int(counts.min()) == keys.shape[1]
-        ):  # as good as always
+        # As good as always:
+        if radius is None and len(counts) and int(counts.min()) == keys.shape[1]:
             offsets = np.arange(0, keys.size + 1, keys.shape[1], dtype=np.int64)
             return offsets, keys.ravel(), distances.ravel()
         hit = np.arange(keys.shape[1]) < counts[:, None]

@@ -662,7 +662,8 @@ def call_of(
     ValueError, SchemaError, ExpressionError
     """
     plain = where is None and if_version is None and sync is None
-    if plain and isinstance(policy, str) and (on is None or isinstance(on, str)):
+    named = isinstance(policy, str) and isinstance(duplicates, str)
+    if plain and named and (on is None or isinstance(on, str)):
         return _plain_call(_Same(schema), on, policy, duplicates, strict)
     return _call_of(schema, on, policy, duplicates, where, if_version, strict=strict, sync=sync)
 

@@ -185,3 +185,22 @@ def test_key_types_all_work_as_unique_keys(kind: str, values: list[Any]) -> None
     col.upsert({"id": [1, 2], "k": values})
     assert col.get(values[::-1], on="k")["id"].tolist() == [2, 1]
     assert names(col.upsert({"id": [2], "k": values[1:]}, on="k")) == ["unchanged"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"duplicates": ["last"]}, ValueError),
+        ({"policy": ["merge"]}, ValueError),
+        ({"on": ["id"]}, upvec.SchemaError),
+        ({"on": {}}, upvec.SchemaError),
+    ],
+)
+def test_an_argument_of_another_type_is_told_by_name(
+    arguments: dict[str, Any], error: type[Exception]
+) -> None:
+    collection = upvec.open(":memory:", Schema(Field("id", "int64", primary=True)))
+    (name,) = arguments
+    with pytest.raises(error, match=f"{name}="):
+        collection.upsert([{"id": 1}], **arguments)
+    assert len(collection) == 0
